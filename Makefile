@@ -1,0 +1,34 @@
+# Two commands on a fresh machine:  make demo  (a real sweep, 3 minutes)   make test  (the whole test suite)
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# TensorFlow imports in 5 s with byte code cached and in 14 s without.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX = $(abspath $(VENV))/pycache
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: demo test lint clean
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/sweep run search_spaces/digits.py --name demo --trials 8
+	$(BIN)/sweep retrain demo
+	$(BIN)/sweep best demo
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

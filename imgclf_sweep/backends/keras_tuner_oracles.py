@@ -1,0 +1,88 @@
+"""Keras Tuner's oracles without a Tuner and without files: driven by hand, seeded by number, kept as JSON. Keras Tuner 1.4.8.
+
+What is private there and used here: `_set_project_dir`'s files are never written (`save`, `_save_trial` are replaced),
+`_seed_state`, `_random_state` and `_make_gpr` for the seeds, `_vectorize_trials` for a fault of it. A contract test pins them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras_tuner import HyperParameters, Objective
+from keras_tuner.oracles import BayesianOptimizationOracle, HyperbandOracle, RandomSearchOracle
+
+from ..sweep import Sweep
+from .seeding import proposal_seed
+
+NEVER = 10**9
+"""Failures in a row after which Keras Tuner would give up (holding its lock): when to give up is the caller's decision."""
+
+
+class InMemory:
+    """An oracle's saving, left out: its state is taken from `get_state` and kept in the record."""
+
+    def save(self, *_: object) -> None:
+        pass
+
+    def _save_trial(self, trial: object) -> None:
+        pass
+
+    def reseed(self, seed: int) -> None:
+        """Make the next proposal depend on `seed` alone, not on how many numbers were drawn before."""
+        self._seed_state = seed
+
+
+class RandomOracle(InMemory, RandomSearchOracle):
+    """Uniform draws, none twice; exhausted after 20 draws in a row that were tried before."""
+
+
+class HyperbandRungs(InMemory, HyperbandOracle):
+    """Brackets of successive halving over epochs."""
+
+
+class BayesianOracle(InMemory, BayesianOptimizationOracle):
+    """A Gaussian process over the trials told, one proposal at its best upper confidence bound."""
+
+    def reseed(self, seed: int) -> None:
+        super().reseed(seed)
+        self._random_state = np.random.RandomState(seed)
+        self.gpr = self._make_gpr()  # what an earlier fit left behind is not in the kept state
+
+    def _vectorize_trials(self) -> tuple[np.ndarray, np.ndarray]:
+        """The trials told and, at pessimistic guesses, the open ones, as Keras Tuner has it.
+
+        It guesses with whatever process was fitted before, which after a restart is none; so one is fitted first to the
+        trials told.
+        """
+        if self.ongoing_trials:
+            trials, self.trials = self.trials, {i: t for i, t in self.trials.items() if t.status == "COMPLETED"}
+            try:
+                x, y = super()._vectorize_trials()
+            finally:
+                self.trials = trials
+            self.gpr.fit(x, y)
+        return super()._vectorize_trials()
+
+
+def make_oracle(sweep: Sweep, hp: HyperParameters) -> Any:
+    """The oracle of `sweep.sampler_name` over `hp`, with nothing tried yet."""
+    common = {
+        "objective": Objective(sweep.objective.metric, sweep.objective.direction),
+        "hyperparameters": hp,
+        "seed": proposal_seed(sweep.seed, 0),
+        "allow_new_entries": False,
+        "tune_new_entries": True,
+        "max_retries_per_trial": 0,
+        "max_consecutive_failed_trials": NEVER,
+    }
+    if sweep.sampler_name == "hyperband":
+        oracle: Any = HyperbandRungs(max_epochs=sweep.epochs, **common)
+    elif sweep.sampler_name == "bayesian":
+        searched = sum(len(p.values() or (0, 1)) > 1 for p in sweep.space.values())
+        # three random trials for each dimension, as Keras Tuner says; it counts what is fixed as well
+        oracle = BayesianOracle(max_trials=None, num_initial_points=max(3 * searched, 3), **common)
+    else:
+        oracle = RandomOracle(max_trials=None, **common)
+    oracle.verbose = 0
+    return oracle

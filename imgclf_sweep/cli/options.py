@@ -1,0 +1,52 @@
+"""Options and arguments that several verbs share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+class Duration(click.ParamType):
+    """Seconds, from `90`, `90s`, `30m`, `8h` or `1h30m`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        match = DURATION.fullmatch(str(value))
+        seconds = 0.0
+        if match:
+            seconds = sum(float(n or 0) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True))
+        if seconds <= 0:
+            self.fail(f"{value!r} is not a duration above 0 such as 90s, 30m, 8h or 1h30m", param, ctx)
+        return seconds
+
+
+def root_option(verb: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--root",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("."),
+        show_default="here",
+        help="Where sweeps/, logs/ and cache/ live.",
+    )(verb)
+
+
+def json_option(verb: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(verb)
+
+
+def data_dir_option(verb: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        envvar="IMGCLF_SWEEP_DATA",
+        help="Folder with NAME.npz files in the Keras layout; also IMGCLF_SWEEP_DATA.",
+    )(verb)

@@ -1,0 +1,169 @@
+"""`sweep run`: open the parts, hand them to the loop, close them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import Broken, Interrupted
+from ..text import printable
+from .options import Duration, data_dir_option, root_option
+
+if TYPE_CHECKING:
+    from ..executors.protocol import Executor
+    from ..record.layout import SweepDir
+    from ..record.write import Record
+    from ..run import Ending, Loop
+    from ..sweep import Sweep
+    from ..training.protocol import Setup
+
+
+@click.command(epilog="Example:  sweep run search_spaces/digits.py --trials 10")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the sweep; default: the file's stem.")
+@click.option("--trials", type=click.IntRange(1), help="Trials in all, those already recorded included.")
+@click.option("--timeout", type=Duration(), help="Stop after this long: 90s, 30m, 8h.")
+@click.option("--workers", type=click.IntRange(0), help="Worker processes; 0 trains in this one, for debugging.")
+@click.option("--backend", help="optuna, keras-tuner or random.")
+@click.option("--sampler", help="optuna: tpe, random, grid; keras-tuner: random, bayesian, hyperband, grid.")
+@click.option("--pruner", help="optuna: median, successive-halving, none.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs a trial.")
+@click.option("--limit-images", type=click.IntRange(1), help="Search on a stratified sample of this many images.")
+@click.option("--seed", type=click.IntRange(0), help="From which every random number follows.")
+@data_dir_option
+@root_option
+@click.option("--trainer", type=click.Choice(["fit", "synthetic"]), default="fit", hidden=True)
+def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **options: Any) -> int:
+    """Search the space that FILE declares. The same command continues a sweep that was stopped or killed."""
+    from ..data.cache import prepare
+    from ..data.split import parts
+    from ..declare import read
+    from ..record.layout import SweepDir
+    from ..record.write import Record
+
+    sweep = read(file)
+    overrides = {key: options[key] for key in ("backend", "sampler", "pruner", "epochs", "seed")}
+    sweep = sweep.replaced(**overrides)
+    directory = SweepDir(root, file.stem if name is None else name)
+    trials = _target(sweep, options["trials"])
+    prepared = prepare(
+        sweep.dataset, cache=root / "cache", data_dir=data_dir, test=sweep.test, seed=sweep.seed, note=_note
+    )
+    parts(prepared, sweep.validation, sweep.seed, options["limit_images"])  # refused now rather than in a worker
+    record = Record.open(
+        directory,
+        sweep,
+        trials=trials,
+        limit_images=options["limit_images"],
+        data=prepared,
+        trainer=options["trainer"],
+    )
+    try:
+        return _conduct(directory, record, trials, options)
+    finally:
+        record.close()
+
+
+def _note(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _target(sweep: Sweep, trials: int | None) -> int:
+    if sweep.sampler_name != "grid":
+        return trials or sweep.trials
+    size = sweep.space.grid_size()
+    return min(trials, size) if trials else size
+
+
+def _conduct(directory: SweepDir, record: Record, trials: int, options: dict[str, Any]) -> int:
+    history = record.trials()
+    if len(history) >= trials and all(t.state.finished for t in history):
+        click.echo(f"sweep '{directory.name}' already has {len(history)} of {trials} trials; {_next_steps(directory)}")
+        return 0 if any(t.value is not None for t in history) else 1
+    from ..backends import open_backend
+    from ..run import Loop, Stop
+    from ..tracking.console import ConsoleTracker
+    from ..tracking.protocol import SweepInfo, Trackers
+    from ..tracking.tensorboard import TensorBoardTracker
+    from ..training.protocol import Setup
+
+    stop = Stop()
+    with stop.listening():
+        setup = Setup(record.sweep, record.info.data, options["limit_images"], options["trainer"])
+        executor = make_executor(setup, directory.worker_logs, options["workers"], trials)  # workers import meanwhile
+        tracker = Trackers([TensorBoardTracker(directory.logs), ConsoleTracker()])
+        backend = None
+        try:
+            backend = open_backend(record.sweep, history, record.state())
+            tracker.opened(SweepInfo(directory.name, record.sweep, trials, history, len(executor.slots)))
+            loop = Loop(
+                directory,
+                record,
+                backend,
+                executor,
+                tracker,
+                trials,
+                options["timeout"],
+                stop,
+                lambda: export(directory, record),
+            )
+            ending = loop.run()
+        except BaseException:
+            tracker.closed("stopped by an error; what was told is in the record")
+            raise
+        finally:
+            executor.close()
+            if backend is not None:
+                backend.close()
+        export(directory, record)
+        return _close(directory, loop, ending, options)
+
+
+def make_executor(setup: Setup, logs: Path, workers: int | None, most: int) -> Executor:
+    """The executor for `workers` processes (None: what fits the machine, 0: this process), at most `most`."""
+    if workers == 0:
+        from ..executors.in_process import InProcessExecutor
+
+        return InProcessExecutor(setup)
+    from ..executors.devices import default_workers, visible_gpus
+    from ..executors.processes import ProcessExecutor, worker_environments
+
+    gpus = visible_gpus()
+    count = min(workers or default_workers(gpus), most)
+    return ProcessExecutor(setup, worker_environments(count, gpus), logs)
+
+
+def export(directory: SweepDir, record: Record) -> None:
+    """Write what plain Optuna and Keras Tuner open. Only a convenience: trouble is said, never fatal."""
+    from ..backends.exports import write_exports
+
+    try:
+        write_exports(directory.path, record.sweep, record.trials(), record.state())
+    except OSError as error:
+        _note(f"sweep: the exports could not be written ({printable(error)}); the record itself is whole")
+
+
+def _next_steps(directory: SweepDir) -> str:
+    name = directory.name
+    return f"next:  sweep retrain {name}   sweep board {name}   sweep trials {name}"
+
+
+def _close(directory: SweepDir, loop: Loop, ending: Ending, options: dict[str, Any]) -> int:
+    from ..run import Ending
+
+    again = "the same command continues"
+    if ending is Ending.STOPPED:
+        loop.tracker.closed(f"stopped; {again}")
+        raise Interrupted(f"interrupted; nothing told is lost, {again}", loop.stop.number)
+    if ending is Ending.BROKEN:
+        loop.tracker.closed("stopped: the first three trials failed in the same way")
+        raise Broken(f"every trial fails in the same way: {loop.failures[0][1]}")
+    if ending is Ending.TIMEOUT:
+        loop.tracker.closed(f"time is up; {again}; {_next_steps(directory)}")
+    elif not loop.succeeded:
+        loop.tracker.closed(f"no trial succeeded; see  sweep trials {directory.name}")
+    else:
+        loop.tracker.closed(_next_steps(directory))
+    return 0 if loop.succeeded or ending is Ending.TIMEOUT else 1

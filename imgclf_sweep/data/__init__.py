@@ -1,0 +1,1 @@
+"""Images: declared, read, split, kept as memory-mapped arrays; the test part sealed."""

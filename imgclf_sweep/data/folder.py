@@ -1,0 +1,183 @@
+"""Listing a folder of images: its classes and files, without decoding anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import BadInput
+from ..text import listed, printable
+from .image import EXTENSIONS, read_image
+
+VALIDATION_NAMES = ("val", "valid", "validation", "dev")
+CHUNK = 64  # images a thread takes at a time
+
+
+class File(NamedTuple):
+    """One image file. path: relative to the listing's root.  size: bytes.  label: its class, from 0."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    label: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """An image folder's files, sorted by path within a class, classes by name. `test` is None without train/ and test/ parts."""
+
+    root: Path
+    classes: tuple[str, ...]
+    train: tuple[File, ...]
+    test: tuple[File, ...] | None
+
+
+def list_folder(path: str | Path) -> Listing:
+    """List the images of a folder with one sub-folder a class, or with train/ and test/ folders of that kind.
+
+    Hidden files, and files whose extension is not in EXTENSIONS (any case), are left out.
+
+    Raises: BadInput: no such folder, fewer than two classes, a class with fewer than two images, a name with control
+    characters, a link that leads out of the folder, parts whose classes differ.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise BadInput(f"image folder '{printable(root)}' {what}")
+    root = root.resolve()
+    parts = _parts(root)
+    if parts is None:
+        classes = _classes(root)
+        return Listing(root, classes, _files(root, root, classes, at_least=2), None)
+    train, test = parts
+    classes, others = _classes(train), _classes(test)
+    if classes != others:
+        odd = sorted(set(classes) ^ set(others))
+        raise BadInput(f"image folder '{printable(root)}': classes in only one of train/ and test/: {listed(odd)}")
+    return Listing(root, classes, _files(root, train, classes, at_least=2), _files(root, test, classes, at_least=1))
+
+
+def decode(root: Path, files: tuple[File, ...], size: tuple[int, int], color: str, out: np.ndarray) -> None:
+    """Read all `files` into `out`, uint8 (N, H, W, C), on every core this process may use (OpenCV frees the interpreter).
+
+    Raises: BadInput naming the first bad image, in the listing's order, and how many there are.
+    """
+
+    def chunk(start: int) -> list[str]:
+        bad = []
+        for index in range(start, min(start + CHUNK, len(files))):
+            try:
+                out[index] = read_image(os.path.join(root, files[index].path), size, color)
+            except BadInput as error:
+                bad.append(str(error))
+        return bad
+
+    with ThreadPoolExecutor(_cores()) as pool:
+        bad = [line for lines in pool.map(chunk, range(0, len(files), CHUNK)) for line in lines]
+    if bad:
+        others = len(bad) - 1
+        more = f" (and {others} other bad image{'s' if others > 1 else ''})" if others else ""
+        raise BadInput(bad[0] + more)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _parts(root: Path) -> tuple[Path, Path] | None:
+    """The train/ and test/ folders, or None where the sub-folders are classes.  Raises: BadInput where it cannot be told."""
+    names = {entry.name.casefold(): entry.name for entry in _entries(root, root) if entry.is_dir()}
+    extra = [name for key, name in names.items() if key not in ("train", "test")]
+    if {"train", "test"} <= names.keys():
+        if extra:
+            hint = (
+                "; validation images belong in train/" if any(n.casefold() in VALIDATION_NAMES for n in extra) else ""
+            )
+            raise BadInput(
+                f"image folder '{printable(root)}' has train/ and test/, and beside them: {listed(extra)}{hint}"
+            )
+        return root / names["train"], root / names["test"]
+    if "train" in names and all(name.casefold() in VALIDATION_NAMES for name in extra):
+        raise BadInput(
+            f"image folder '{printable(root)}' has train/ but no test/; give both, or one sub-folder a class"
+        )
+    return None
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    names = sorted(entry.name for entry in _entries(folder, folder) if entry.is_dir())
+    for name in names:
+        if not name.isprintable():
+            raise BadInput(f"class folder '{printable(folder)}/{printable(name)}': control characters in its name")
+    if not names:
+        raise BadInput(f"image folder '{printable(folder)}' has no sub-folders; give one sub-folder a class")
+    if len(names) < 2:
+        raise BadInput(
+            f"image folder '{printable(folder)}' has one class only ('{printable(names[0])}'); at least 2 are needed"
+        )
+    return tuple(names)
+
+
+def _files(root: Path, folder: Path, classes: tuple[str, ...], at_least: int) -> tuple[File, ...]:
+    files: list[File] = []
+    for label, name in enumerate(classes):
+        found = sorted(_walk(root, folder / name, label))
+        if not found:
+            raise BadInput(f"class folder '{printable(folder / name)}' has no images; read are {', '.join(EXTENSIONS)}")
+        if len(found) < at_least:
+            raise BadInput(
+                f"class folder '{printable(folder / name)}' has one image only; at least {at_least} are needed"
+            )
+        files += found
+    return tuple(files)
+
+
+def _walk(root: Path, folder: Path, label: int) -> Iterator[File]:
+    """The image files at any depth below `folder`."""
+    for entry in _entries(root, folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(root, Path(entry.path), label)
+        elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+            try:
+                state = entry.stat()
+            except OSError as error:
+                raise BadInput(f"image '{printable(entry.path)}': {error.strerror}") from None
+            if not entry.is_file():
+                raise BadInput(f"image '{printable(entry.path)}': not a regular file")
+            yield File(
+                entry.path.removeprefix(os.path.join(root, "")),
+                state.st_size,
+                state.st_mtime_ns,
+                state.st_ctime_ns,
+                label,
+            )
+
+
+def _entries(root: Path, folder: Path) -> list[os.DirEntry[str]]:
+    """What is in `folder` but for hidden names.
+
+    Raises: BadInput for a folder that cannot be read, a link that leads out of `root` and a link to any folder (it could lead
+    in circles). Links to files inside `root` are as good as files.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise BadInput(f"folder '{printable(folder)}': {error.strerror}") from None
+    for entry in shown:
+        if entry.is_symlink():
+            target = Path(entry.path).resolve()
+            if not target.is_relative_to(root):
+                raise BadInput(
+                    f"'{printable(entry.path)}' is a link out of the image folder (to '{printable(target)}')"
+                )
+            if entry.is_dir():
+                raise BadInput(f"'{printable(entry.path)}' is a link to another folder; copy the folder instead")
+    return shown

@@ -1,0 +1,99 @@
+"""Reading a sweep file: executed in a child with a time limit, handed over as JSON, made a checked `Sweep` here.
+
+As a module (`python -m`) this is that child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from .child import Child, ProtocolError, connect
+from .errors import BadInput
+from .sweep import Sweep
+from .text import printable
+
+FILE_SECONDS = 60.0  # for the file itself, its imports included: importing TensorFlow takes 5 to 15 s
+DISCOVERY_SECONDS = 600.0  # for building a user's build(hp) until its space is known
+
+
+def read(path: Path, *, file_seconds: float = FILE_SECONDS, discovery_seconds: float = DISCOVERY_SECONDS) -> Sweep:
+    """The sweep that `path` declares, with paths made absolute and the space of a `build(hp)` discovered.
+
+    Raises: BadInput, one line with the file's name and line, for anything wrong with it: missing, a syntax error, an exception,
+    an exit, a crash, no end within the limit, no `Sweep` in it, or a `Sweep` that cannot be run.
+    """
+    if not path.exists():
+        raise BadInput(f"no such sweep file: {printable(path)}")
+    if not path.is_file():
+        raise BadInput(f"not a file: {printable(path)}")
+    with tempfile.TemporaryFile() as output, Child("imgclf_sweep.declare", output=output) as child:
+        child.send({"type": "read", "path": str(path.resolve())})
+        message = _next(child, path, file_seconds, output, "executing the file")
+        if message["type"] == "discovering":
+            message = _next(child, path, discovery_seconds, output, "building its model")
+    if message["type"] == "refused":
+        raise BadInput(message["reason"])
+    return Sweep.from_json(message["sweep"])
+
+
+def _next(child: Child, path: Path, seconds: float, output: IO[bytes], doing: str) -> dict[str, Any]:
+    try:
+        for message in child.messages(seconds):
+            return message
+    except TimeoutError:
+        raise BadInput(f"{printable(path)}: {doing} did not end within {seconds:g} s") from None
+    except ProtocolError as error:
+        raise BadInput(f"{printable(path)}: {doing} wrote to a channel that is not its own ({error})") from None
+    status = child.close(grace=2)
+    how = f"exited with status {status}"
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            how = f"crashed ({signal.Signals(-status).name})"
+    raise BadInput(f"{printable(path)}: {doing} {how}{_last_line(output)}")
+
+
+def _last_line(output: IO[bytes]) -> str:
+    output.seek(0)
+    lines = output.read()[-4096:].decode(errors="replace").strip().splitlines()
+    return f"; it printed last: {printable(lines[-1][:200])}" if lines else ""
+
+
+def resolve(sweep: Sweep, path: Path, discovering: Any = lambda: None) -> Sweep:
+    """`sweep` with nothing left that only this process or this directory could understand."""
+    sweep = replace(sweep, dataset=sweep.dataset.resolved(path.parent))
+    if not callable(sweep.model):
+        return sweep
+    from .models.hypermodel import discover
+    from .sweep import BuildFunction
+    from .sweepfile import digest
+    from .text import unknown
+
+    discovering()
+    build = sweep.model
+    found = discover(build)
+    if sweep.objective.metric not in found.metrics:
+        raise BadInput(unknown("metric", sweep.objective.metric, found.metrics))
+    name = getattr(build, "__name__", type(build).__name__)
+    return replace(sweep, model=BuildFunction(str(path), name, digest(path, build)), space=found.space)
+
+
+def main() -> None:
+    channel = connect()
+    path = Path(channel.receive()["path"])
+    from .sweepfile import execute
+
+    try:
+        sweep = resolve(execute(path), path, discovering=lambda: channel.send(type="discovering"))
+        channel.send(type="declared", sweep=sweep.to_json())
+    except BadInput as error:
+        where = "" if str(error).startswith(printable(path)) else f"{printable(path)}: "
+        channel.send(type="refused", reason=f"{where}{error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""The end of a sweep: train the winner anew, open the sealed test part once, score, export.
+
+The winner is chosen by validation alone. Whatever can fail without the test part is done before it is opened, and that it was
+opened is committed to the record first, so that the count in the manifest is true even after a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import export, score
+from .child import Child, ProtocolError
+from .data.cache import Prepared
+from .errors import BadInput, StoreError, SweepError
+from .executors.protocol import Ended, Executor, Gone, Measured
+from .record.layout import SweepDir
+from .record.write import Record
+from .score import Score
+from .space import Params
+from .text import listed, printable
+from .training.protocol import Job, Reply, Setup
+from .trial import State, Suggestion, Trial
+
+SEED_STREAM = 1_000_000  # the seeds of retraining, apart from those of the search
+ATTEMPTS = 3  # how often one seed is started when its worker vanishes
+POLL_SECONDS = 0.25
+FINISH_SECONDS = 12 * 3600.0
+BEST = "best.weights.h5"
+
+
+def retrain(
+    directory: SweepDir,
+    record: Record,
+    make_executor: Callable[[Setup], Executor],
+    *,
+    prepared: Prepared,
+    number: int | None = None,
+    seeds: int = 1,
+    epochs: int | None = None,
+    on: str = "all",
+    note: Callable[[str], None] = lambda line: None,
+) -> Score:
+    """Train, score and export one trial's configuration; the export is at `directory.best`, or `directory.retrained(number)`.
+
+    number: the trial, COMPLETE or PRUNED; None takes the winner.   seeds: how many models are trained; the first is exported.
+    epochs: how many; None takes the trial's best epoch, or for on="train" the epochs it was planned for.
+    on: "all" trains on train+validation and keeps the last epoch; "train" holds the validation part out and keeps the best.
+    note: told in one line what is going on.
+    Raises: BadInput before anything is written; SweepError where a seed fails or the export cannot be proved.
+    """
+    _check(seeds, epochs, on)
+    trial = _choose(record, number)
+    if prepared.fingerprint != record.info.fingerprint:
+        raise BadInput("the data set has changed since the sweep: its images are not those that were searched with")
+    plan = Plan(trial, epochs or _epochs(trial, on), on, directory.path / "retrain")
+    setup = Setup(record.sweep, str(prepared.path), record.info.limit_images, record.info.trainer)
+    jobs = [plan.job(setup.sweep.seed, s) for s in range(seeds)]
+    where = "train+validation" if on == "all" else "the train part"
+    note(f"retraining trial {trial.number} on {where}: {plan.epochs} epochs, {seeds} seed{'s' if seeds > 1 else ''}")
+    with contextlib.closing(make_executor(setup)) as executor:
+        _train(executor, jobs, note)
+    target = directory.best if number is None else directory.retrained(number)
+    with (
+        tempfile.TemporaryDirectory(dir=_made(directory.path / "retrain"), prefix=".work-") as work,
+        export.staged(target) as stage,
+    ):
+        finished = _finish(record, setup, plan, jobs, Path(work), stage)
+        result = _write(directory, record, prepared, plan, finished, stage)
+    record.event("retrained", number=trial.number, epochs=plan.epochs, on=on, score=result.to_json())
+    return result
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained: one trial's configuration for `epochs` on part `on`, weights under `weights`/<seed>/."""
+
+    trial: Trial
+    epochs: int
+    on: str
+    weights: Path
+
+    @property
+    def params(self) -> Params:
+        return self.trial.params
+
+    def job(self, sweep_seed: int, s: int) -> Job:
+        """The job of the s-th seed."""
+        entropy = [sweep_seed, self.trial.number, SEED_STREAM + s]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        suggestion = Suggestion(self.trial.number, self.params, self.epochs)
+        return Job(suggestion, f"retrain-{s}", seed, str(self.weights / str(seed)), part=self.on)
+
+
+def _check(seeds: int, epochs: int | None, on: str) -> None:
+    if seeds < 1:
+        raise BadInput(f"seeds must be at least 1, got {seeds}")
+    if epochs is not None and epochs < 1:
+        raise BadInput(f"epochs must be at least 1, got {epochs}")
+    if on not in ("all", "train"):
+        raise BadInput(f"on must be 'all' (train+validation) or 'train', got '{printable(on)}'")
+
+
+def _choose(record: Record, number: int | None) -> Trial:
+    if number is None:
+        best = record.best()
+        if best is None:
+            raise BadInput("no trial of this sweep is complete yet: there is no winner to retrain")
+        return best
+    trials = record.trials()
+    usable = {t.number: t for t in trials if t.state in (State.COMPLETE, State.PRUNED) and t.epoch is not None}
+    if number in usable:
+        return usable[number]
+    state = next((f"trial {number} is {t.state}" for t in trials if t.number == number), f"there is no trial {number}")
+    raise BadInput(f"{state}; trials that can be retrained: {listed(usable) or 'none'}")
+
+
+def _epochs(trial: Trial, on: str) -> int:
+    assert trial.epoch is not None
+    return trial.epoch if on == "all" else trial.epochs_planned
+
+
+def _train(executor: Executor, jobs: Sequence[Job], note: Callable[[str], None]) -> None:
+    """Run every job to its end, in as many slots as there are.  Raises: SweepError for the first that fails."""
+    waiting = [(s, job, 1) for s, job in enumerate(jobs)]
+    running: dict[str, tuple[int, Job, int]] = {}
+    while waiting or running:
+        for slot in executor.slots:
+            if slot not in running and waiting:
+                running[slot] = waiting.pop(0)
+                executor.start(slot, running[slot][1])
+        for event in executor.wait(POLL_SECONDS):
+            if event.slot not in running or running[event.slot][1].token != event.token:
+                continue
+            s, job, attempt = running[event.slot]
+            if isinstance(event, Measured):
+                shown = ", ".join(f"{name} {value:.4f}" for name, value in event.measurement.metrics.items())
+                note(f"seed {s}: epoch {event.measurement.epoch} of {job.suggestion.epochs}: {printable(shown)}")
+                executor.reply(event.slot, event.token, Reply.GO)
+                continue
+            del running[event.slot]
+            if isinstance(event, Gone) and attempt < ATTEMPTS:
+                again = Job(**{**job.__dict__, "token": f"retrain-{s}-{attempt + 1}"})
+                waiting.append((s, again, attempt + 1))
+                continue
+            _require_complete(event, s)
+
+
+def _require_complete(event: Ended | Gone, s: int) -> None:
+    if isinstance(event, Gone):
+        raise SweepError(f"retraining with seed {s} failed ({event.kind}): {printable(event.reason)}")
+    outcome = event.outcome
+    if outcome is None or outcome.state is not State.COMPLETE:
+        why = "it was stopped" if outcome is None else f"{outcome.kind}: {printable(outcome.reason)}"
+        raise SweepError(f"retraining with seed {s} failed: {why}")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What the finishing child left: labels (N,) int64 of the test part, and the classes (N,) that each seed's model predicts."""
+
+    labels: np.ndarray
+    predicted: list[np.ndarray]
+    outputs: int
+    scale: list[float]
+    offset: list[float]
+    difference: float
+
+
+def _finish(record: Record, setup: Setup, plan: Plan, jobs: Sequence[Job], work: Path, stage: Path) -> Finished:
+    """Have one child export and prove the first seed's model, then predict the test part with every seed's."""
+    log = plan.weights / "finish.log"
+    request = {
+        "type": "finish",
+        "setup": setup.to_json(),
+        "part": plan.on,
+        "params": dict(plan.params),
+        "weights": [str(Path(job.directory) / BEST) for job in jobs],
+        "model": str(stage / export.MODEL),
+        "work": str(work),
+    }
+    exported: Mapping[str, Any] = {}
+    difference = float("inf")
+    done = False
+    with open(log, "wb") as output, Child("imgclf_sweep.training.finish", output=output, env=export.EXACT) as child:
+        child.send(request)
+        for message in _messages(child, log):
+            if message["type"] == "exported":
+                exported = message
+                difference = export.prove(stage / export.MODEL, work / "images.npy", work / "expected.npy", log)
+            elif message["type"] == "open_test":
+                record.event("test_opened", number=plan.trial.number, seeds=[job.seed for job in jobs], on=plan.on)
+                child.send({"type": "opened"})
+            elif message["type"] == "failed":
+                raise SweepError(f"the retrained model cannot be finished: {printable(message.get('reason'))}")
+            done = message["type"] == "done"
+    if not done:
+        raise StoreError(f"the process that scores the model died; its output is in {printable(log)}")
+    labels = np.load(work / "labels.npy", allow_pickle=False)
+    outputs = [np.load(work / f"probabilities-{s}.npy", allow_pickle=False) for s in range(len(jobs))]
+    predicted = [score.classes_of(p) for p in outputs]
+    return Finished(labels, predicted, exported["outputs"], exported["scale"], exported["offset"], difference)
+
+
+def _messages(child: Child, log: Path) -> Iterator[dict[str, Any]]:
+    try:
+        yield from child.messages(FINISH_SECONDS)
+    except (TimeoutError, ProtocolError) as error:
+        why = str(error) or f"no end in {FINISH_SECONDS:.0f} seconds"
+        raise StoreError(
+            f"the process that scores the model failed ({why}); its output is in {printable(log)}"
+        ) from None
+
+
+def _write(
+    directory: SweepDir, record: Record, prepared: Prepared, plan: Plan, finished: Finished, stage: Path
+) -> Score:
+    """Score, and write everything of the export but the model, which is there already."""
+    sweep = record.sweep
+    result = score.score(finished.labels, finished.predicted, sweep.seed)
+    names = export.label_names(prepared.classes, finished.outputs)
+    first = finished.predicted[0]
+    scored = result.to_json() | {"trial": plan.trial.number, "epochs": plan.epochs, "on": plan.on}
+    heading = (
+        f"{result.words()}\nBelow, and in confusion_matrix.csv: the exported model alone "
+        f"(seed 0, test accuracy {result.accuracies[0]:.4f})\n\n"
+    )
+    export.write_json(stage / "score.json", scored)
+    export.write_text(stage / "classification_report.txt", heading + score.report(finished.labels, first, names))
+    export.write_text(stage / "confusion_matrix.csv", score.confusion_csv(finished.labels, first, names))
+    export.write_text(stage / export.LABELS, "".join(f"{name}\n" for name in names))
+    dataset = {k: v for k, v in sweep.dataset.to_json().items() if k != "path"}
+    manifest = {
+        "format": export.FORMAT,
+        "sweep": directory.name,
+        "trial": plan.trial.number,
+        "model": sweep.model
+        if isinstance(sweep.model, str)
+        else {"build": sweep.model.name, "digest": sweep.model.digest},
+        "params": plan.params,
+        "found": dict(plan.trial.found),
+        "loss": sweep.loss,
+        "batch_size": sweep.batch_size,
+        "epochs": plan.epochs,
+        "trained_on": "train+validation" if plan.on == "all" else "train",
+        "versions": export.versions(),
+        "data": dataset | {"fingerprint": prepared.fingerprint, "limit_images": record.info.limit_images},
+        "images": export.reading(sweep.dataset),
+        "scale": {
+            "name": sweep.dataset.scale,
+            "multiply": finished.scale,
+            "add": finished.offset,
+            "where": "inside model.keras",
+        },
+        "score": scored,
+        "reload_difference": finished.difference,
+        "test_opened": len(record.events("test_opened")),
+    }
+    export.write_json(stage / export.MANIFEST, manifest)
+    return result
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,263 @@
+"""The loop of a sweep: ask, execute, record, tell, track; and the rules for stopping.
+
+The record is written before anyone is told. Everything that happens to a trial passes through this file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import FrameType
+
+import numpy as np
+
+from .backends.protocol import Backend, Exhausted, Wait
+from .errors import StoreError
+from .executors.protocol import Ended, Event, Executor, Gone, Measured
+from .record.layout import SweepDir
+from .record.write import Record
+from .tracking.protocol import Tracker
+from .training.protocol import Job, Reply
+from .trial import Kind, Outcome, State, Suggestion
+
+POLL_SECONDS = 0.25
+STOP_GRACE = 20.0  # seconds that workers have to end their epoch after the first signal; Kubernetes kills at 30
+ATTEMPTS = {Kind.LOST: 3, Kind.CRASH: 2}  # how often a trial whose worker vanished is started in all
+BREAKER = 3  # as many trials failing alike at the start stop the sweep
+SAME_FOR_ALL = {Kind.BUILD, Kind.ERROR}
+EXPORT_SECONDS = 300.0  # between exports while running; writing them costs more the more trials there are
+
+
+class Ending(StrEnum):
+    """Why a run is over."""
+
+    DONE = "done"  # as many trials as asked for
+    EXHAUSTED = "exhausted"  # the search has nothing left to try
+    TIMEOUT = "timeout"
+    STOPPED = "stopped"  # by a signal
+    BROKEN = "broken"  # the first trials all failed in the same way
+
+
+@dataclass
+class Stop:
+    """Set by signals: the first asks for an orderly end, the second for an immediate one. 0 = none yet."""
+
+    signals: int = 0
+    number: int = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Stop]:
+        """While inside, SIGINT, SIGTERM, SIGHUP and SIGUSR1 only set this."""
+
+        def hear(number: int, frame: FrameType | None) -> None:
+            self.signals += 1
+            self.number = number
+
+        names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+        before = {name: signal.signal(name, hear) for name in names}
+        try:
+            yield self
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+
+@dataclass
+class Attempt:
+    """A trial that is being trained in a slot."""
+
+    suggestion: Suggestion
+    token: str
+    best: float | None = None
+
+
+@dataclass
+class Loop:
+    """One run of a sweep over its parts, all open. `run` returns why it ended; the caller closes the parts."""
+
+    directory: SweepDir
+    record: Record
+    backend: Backend
+    executor: Executor
+    tracker: Tracker
+    trials: int
+    timeout: float | None = None
+    stop: Stop = field(default_factory=Stop)
+    export: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        history = self.record.trials()
+        self.started = self.exported = time.monotonic()
+        self.queue = [t.suggestion for t in history if not t.state.finished]
+        self.next_number = len(history)
+        self.attempts = {t.number: t.attempts for t in history}
+        self.running: dict[str, Attempt] = {}
+        self.ending: Ending | None = None
+        self.failures = [(t.kind, t.reason) for t in history if t.state is State.FAILED] if history else []
+        self.succeeded = any(t.state in (State.COMPLETE, State.PRUNED) for t in history)
+
+    def run(self) -> Ending:
+        """Run until one of the ends. Every trial is then finished or queued; none is running."""
+        while True:
+            self._decide_ending()
+            if self.ending is None:
+                self._fill()
+            if not self.running:
+                return self.ending or Ending.DONE
+            for event in self.executor.wait(POLL_SECONDS):
+                self._take(event)
+            self.tracker.tick()
+            self._export_now_and_then()
+            if self.stop.signals > 1 or self._grace_is_over():
+                return self._abandon()
+
+    # -- deciding ----------------------------------------------------------------------------------------------------
+
+    def _decide_ending(self) -> None:
+        if self.stop.signals and self.ending is not Ending.STOPPED:
+            self.ending, self.stopped_at = Ending.STOPPED, time.monotonic()
+            if self.running:
+                self.tracker.note("stopping at the end of the running epochs; once more stops at once")
+        elif self.ending is None and self.timeout is not None and time.monotonic() - self.started >= self.timeout:
+            self.ending = Ending.TIMEOUT
+        elif self.ending is None and self._hopeless():
+            self.ending = Ending.BROKEN
+
+    def _hopeless(self) -> bool:
+        """Whether the first trials all failed for one and the same reason that no other configuration will cure."""
+        first = set(self.failures[:BREAKER])
+        kinds = {kind for kind, _ in first}
+        return not self.succeeded and len(self.failures) >= BREAKER and len(first) == 1 and kinds <= SAME_FOR_ALL
+
+    def _grace_is_over(self) -> bool:
+        return self.ending is Ending.STOPPED and time.monotonic() - self.stopped_at > STOP_GRACE
+
+    # -- asking and starting -----------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        for slot in self.executor.slots:
+            if slot in self.running:
+                continue
+            suggestion = self._next(slot)
+            if suggestion is None:
+                return
+            self._start(slot, suggestion)
+
+    def _next(self, slot: str) -> Suggestion | None:
+        if self.queue:
+            return self.queue.pop(0)
+        if self.next_number >= self.trials:
+            return None
+        with self.record.transaction():
+            suggestion = self.backend.ask(self.next_number, slot)
+            if isinstance(suggestion, Suggestion):
+                self.record.propose(suggestion)
+            self.record.keep_state(self.backend.state())
+        if isinstance(suggestion, Exhausted):
+            self.ending = Ending.EXHAUSTED
+            return None
+        if isinstance(suggestion, Wait):
+            if not self.running:
+                raise StoreError("the search waits although no trial is running: its recorded state is inconsistent")
+            return None
+        self.next_number += 1
+        return suggestion
+
+    def _start(self, slot: str, suggestion: Suggestion) -> None:
+        number = suggestion.number
+        token = self.record.start(number, slot, self.executor.pid(slot))
+        self.attempts[number] = self.attempts.get(number, 0) + 1
+        self.running[slot] = Attempt(suggestion, token)
+        self.tracker.started(suggestion, self.attempts[number])
+        self.executor.start(slot, self._job(suggestion, token))
+
+    def _job(self, suggestion: Suggestion, token: str) -> Job:
+        entropy = [self.record.sweep.seed, suggestion.number, 1]  # 1: training, apart from the proposal's own stream
+        parent = None
+        if suggestion.parent is not None:
+            parent = str(self.directory.checkpoint(suggestion.parent) / "best.weights.h5")
+        return Job(
+            suggestion,
+            token,
+            seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
+            directory=str(self.directory.checkpoint(suggestion.number)),
+            start_from=parent,
+        )
+
+    # -- what came of it ---------------------------------------------------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        attempt = self.running.get(event.slot)
+        if attempt is None or attempt.token != event.token:
+            self.record.event("late", slot=event.slot, what=type(event).__name__)
+        elif isinstance(event, Measured):
+            self._measured(event, attempt)
+        elif isinstance(event, Ended) and event.outcome is not None:
+            self._finish(event.slot, attempt, event.outcome)
+        elif isinstance(event, Ended):
+            self._requeue(event.slot, attempt, Kind.PREEMPTED, "stopped to go on later")
+        else:
+            self._gone(event, attempt)
+
+    def _measured(self, event: Measured, attempt: Attempt) -> None:
+        number, measurement = attempt.suggestion.number, event.measurement
+        objective = self.record.sweep.objective
+        value = measurement.metrics[objective.metric]
+        self.record.measured(number, attempt.token, measurement)
+        if objective.better(value, attempt.best):
+            attempt.best = value
+        prune = self.backend.report(number, measurement.epoch, value)
+        assert attempt.best is not None
+        self.tracker.measured(attempt.suggestion, measurement, attempt.best)
+        last = measurement.epoch >= attempt.suggestion.epochs
+        if self.ending in (Ending.STOPPED, Ending.TIMEOUT) and not last:
+            reply = Reply.INTERRUPT
+        else:
+            reply = Reply.PRUNE if prune and not last else Reply.GO
+        self.executor.reply(event.slot, attempt.token, reply)
+
+    def _gone(self, event: Gone, attempt: Attempt) -> None:
+        number = attempt.suggestion.number
+        lost = self.record.attempts_lost(number) + 1
+        if lost < ATTEMPTS.get(event.kind, 1):
+            self._requeue(event.slot, attempt, event.kind, event.reason)
+            return
+        reason = event.reason if lost == 1 else f"{event.reason}; its {lost} attempts all ended without a result"
+        self._finish(event.slot, attempt, Outcome(State.FAILED, kind=event.kind, reason=reason))
+
+    def _finish(self, slot: str, attempt: Attempt, outcome: Outcome) -> None:
+        number = attempt.suggestion.number
+        with self.record.transaction():  # a backend's own state belongs to the outcome that changed it
+            self.record.finish(number, attempt.token, outcome)
+            self.backend.tell(number, outcome)
+            self.record.keep_state(self.backend.state())
+        del self.running[slot]
+        if outcome.state is State.FAILED:
+            self.failures.append((outcome.kind, outcome.reason))
+        else:
+            self.succeeded = True
+        self.tracker.ended(attempt.suggestion, outcome)
+
+    def _requeue(self, slot: str, attempt: Attempt, kind: Kind, reason: str) -> None:
+        self.record.requeue(attempt.suggestion.number, attempt.token, kind, reason)
+        del self.running[slot]
+        self.queue.append(attempt.suggestion)
+        self.queue.sort(key=lambda s: s.number)
+        self.tracker.interrupted(attempt.suggestion, reason)
+
+    def _abandon(self) -> Ending:
+        """Kill what still runs and send it back to the queue."""
+        self.executor.close()
+        for slot, attempt in list(self.running.items()):
+            self._requeue(slot, attempt, Kind.PREEMPTED, "stopped before its epoch ended")
+        assert self.ending is not None or self.stop.signals
+        return self.ending or Ending.STOPPED
+
+    def _export_now_and_then(self) -> None:
+        if time.monotonic() - self.exported > EXPORT_SECONDS:
+            self.export()
+            self.exported = time.monotonic()

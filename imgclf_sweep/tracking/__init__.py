@@ -1,0 +1,1 @@
+"""Listeners to a running sweep: the terminal and TensorBoard. They only hear; the record is the truth."""

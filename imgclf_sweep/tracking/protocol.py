@@ -1,0 +1,95 @@
+"""The rules every listener keeps, and the composite that is one more of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..sweep import Sweep
+from ..trial import Measurement, Outcome, Suggestion, Trial
+
+
+@dataclass(frozen=True)
+class SweepInfo:
+    """What a tracker is told first: the sweep, its name, the number of trials aimed at, and the recorded trials so far."""
+
+    name: str
+    sweep: Sweep
+    trials: int
+    history: Sequence[Trial]
+    workers: int = 1
+
+
+class Tracker(Protocol):
+    """Hears everything that was committed to the record, after it was committed, from one thread.
+
+    Order: `opened`, then for each attempt of a trial `started`, `measured` an epoch, and one of `ended` (once a trial, ever)
+    or `interrupted` (the attempt is over, the trial will be started again); `tick` at any time; `closed` last, always.
+    A listener that was not there for a finished trial (we were killed) finds it in `opened`'s history and makes up for it.
+    """
+
+    def opened(self, info: SweepInfo) -> None: ...
+
+    def started(self, suggestion: Suggestion, attempt: int) -> None:
+        """An attempt (from 1) of this trial begins; it will measure the epochs after `suggestion.initial_epoch`."""
+        ...
+
+    def measured(self, suggestion: Suggestion, measurement: Measurement, best: float) -> None:
+        """An epoch ended; `best` is the best objective of this attempt so far, this epoch included."""
+        ...
+
+    def ended(self, suggestion: Suggestion, outcome: Outcome) -> None: ...
+
+    def interrupted(self, suggestion: Suggestion, reason: str) -> None: ...
+
+    def note(self, line: str) -> None:
+        """Something a user should read once, on one line."""
+        ...
+
+    def tick(self) -> None:
+        """Called several times a second while waiting, for clocks on a screen."""
+        ...
+
+    def closed(self, ending: str) -> None:
+        """The run is over; `ending` says in a line how (finished, stopped, how to continue)."""
+        ...
+
+
+class Trackers:
+    """Several trackers as one, told in order."""
+
+    def __init__(self, members: Sequence[Tracker]) -> None:
+        self._members = list(members)
+
+    def opened(self, info: SweepInfo) -> None:
+        for member in self._members:
+            member.opened(info)
+
+    def started(self, suggestion: Suggestion, attempt: int) -> None:
+        for member in self._members:
+            member.started(suggestion, attempt)
+
+    def measured(self, suggestion: Suggestion, measurement: Measurement, best: float) -> None:
+        for member in self._members:
+            member.measured(suggestion, measurement, best)
+
+    def ended(self, suggestion: Suggestion, outcome: Outcome) -> None:
+        for member in self._members:
+            member.ended(suggestion, outcome)
+
+    def interrupted(self, suggestion: Suggestion, reason: str) -> None:
+        for member in self._members:
+            member.interrupted(suggestion, reason)
+
+    def note(self, line: str) -> None:
+        for member in self._members:
+            member.note(line)
+
+    def tick(self) -> None:
+        for member in self._members:
+            member.tick()
+
+    def closed(self, ending: str) -> None:
+        for member in self._members:
+            member.closed(ending)

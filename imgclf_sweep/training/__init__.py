@@ -1,0 +1,19 @@
+"""One candidate: data + model + training -> measurements."""
+
+from __future__ import annotations
+
+from .protocol import Setup, Trainer
+
+
+def open_trainer(setup: Setup) -> Trainer:
+    """The trainer that `setup` names. "fit" loads the tensor library, so only a process that trains calls this.
+
+    Raises: SweepError where the prepared data cannot be used.
+    """
+    if setup.trainer == "synthetic":
+        from .synthetic import SyntheticTrainer
+
+        return SyntheticTrainer(setup)
+    from .fit import FitTrainer
+
+    return FitTrainer(setup)

@@ -1,0 +1,49 @@
+"""What an exception raised by one trial means. Pure: nothing of a tensor library is imported to tell its errors apart."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+from ..errors import SweepError
+from ..text import printable
+from ..trial import Kind
+
+MEMORY_CLASSES = ("MemoryError", "ResourceExhaustedError", "OutOfMemoryError")
+"""Python and NumPy; TensorFlow; PyTorch. JAX raises JaxRuntimeError with a text."""
+
+MEMORY_TEXTS = ("RESOURCE_EXHAUSTED", "OutOfMemory", "OOM when allocating", "out of memory")
+
+REASON_LIMIT = 500  # characters; TensorFlow's messages can hold a whole graph
+
+
+def classify(error: BaseException, began: bool, file: str | None = None) -> tuple[Kind, str]:
+    """The kind and the one-line reason of `error`.
+
+    began: whether a first batch had been trained; before that the model itself is to blame.   file: the sweep file whose
+    `build(hp)` ran, if one did: the innermost line of it in the traceback is named.
+    """
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    if isinstance(error, SweepError):
+        reason = printable(error)
+    where = _line_in(error, file) if file else None
+    if where:
+        reason += f" ({where})"
+    if any(c.__name__ in MEMORY_CLASSES for c in type(error).__mro__) or any(t in str(error) for t in MEMORY_TEXTS):
+        return Kind.OUT_OF_MEMORY, reason
+    return (Kind.ERROR if began else Kind.BUILD), reason
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the message that says something; TensorFlow puts a heading and a traceback before its own."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("Graph execution error"):
+        rest = [line for line in lines[1:] if not line.startswith((" ", "\t", "Detected at", "<stack traces"))]
+        lines = rest or lines
+    line = printable(lines[0].strip()) if lines else "no message"
+    return line if len(line) <= REASON_LIMIT else line[: REASON_LIMIT - 3] + "..."
+
+
+def _line_in(error: BaseException, file: str) -> str | None:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"{printable(os.path.basename(file))}, line {lines[-1]}" if lines else None

@@ -1,0 +1,189 @@
+"""The "cnn" family as pure JAX functions of its weights, in the order of the Keras model's `get_weights()`. One lane.
+
+What each layer computes is Keras 3's (its JAX backend), so that the weights mean the same in both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .lanes_random import uniform
+from .lanes_shape import EPSILON, Shape
+
+CONVS = ("patches", "shift", "conv")
+"""How a convolution is computed. "conv": XLA's own, which becomes a grouped one over lanes. "patches": the pixels under the
+kernel are laid side by side and multiplied as one matrix a lane. "shift": one matrix product, or for one channel one
+multiplication, for each pixel of the kernel."""
+
+NORM_MOMENTUM, NORM_EPSILON = 0.99, 1e-3  # Keras's BatchNormalization
+FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0  # Keras's categorical_focal_crossentropy
+
+Array = Any
+
+
+def init(shape: Shape, key: Array) -> list[Array]:
+    """Fresh weights: kernels Glorot uniform, as Keras's Conv2D and Dense, from `key` alone."""
+    drawn = [v for v in shape.variables() if v.kind in ("conv", "dense")]
+    ends = np.cumsum([math.prod(v.shape) for v in drawn]).tolist()
+    numbers = iter(jnp.split(2 * uniform(key, (ends[-1],)) - 1, ends[:-1]))  # drawn at once: there is less to compile
+    weights = []
+    for variable in shape.variables():
+        if variable in drawn:
+            *window, inputs, outputs = variable.shape
+            limit = math.sqrt(6 / (math.prod(window) * (inputs + outputs)))
+            weights.append(limit * next(numbers).reshape(variable.shape))
+        else:
+            weights.append(jnp.full(variable.shape, float(variable.kind in ("ones", "variance"))))
+    return weights
+
+
+class Pass:
+    """One forward pass over a batch x, float32 (B, H, W, C).
+
+    key: of the dropouts; None measures instead of training.  mask: which of the B images are real, or None for all.
+    After the call `weights` holds the moved statistics of normalisations too.
+    """
+
+    def __init__(
+        self, shape: Shape, weights: Sequence[Array], rates: Array, conv: str, key: Array | None, mask: Array | None
+    ) -> None:
+        self.shape = shape
+        self.weights = list(weights)
+        self._rates = rates
+        self._conv = conv
+        self._key = key
+        self._mask = mask
+        self._next: Iterator[int] = iter(range(len(self.weights)))
+
+    def __call__(self, x: Array) -> Array:
+        """Probabilities (B, classes)."""
+        shape = self.shape
+        for i in range(shape.blocks):
+            for j in range(shape.convs[i]):
+                x = self._convolve(x, i, last=j == shape.convs[i] - 1)
+            x = self._dropout(x, i)
+        x = x.reshape(x.shape[0], -1)
+        x = jax.nn.relu(x @ self._take() + self._take())
+        if shape.dense_batch_norm:
+            x = self._normalise(x)
+        x = self._dropout(x, shape.blocks)
+        return jax.nn.softmax(x @ self._take() + self._take())
+
+    def _take(self) -> Array:
+        return self.weights[next(self._next)]
+
+    def _convolve(self, x: Array, block: int, last: bool) -> Array:
+        """One convolution with its relu and normalisation, and after the block's last one the pooling.
+
+        Adding the bias and relu keep order, so that they may follow the pooling, where there is less to do; and of what
+        pooling drops at the edge nothing is computed, unless a normalisation counts it.
+        """
+        shape = self.shape
+        height, width = shape.conv_output(block, *x.shape[1:3])
+        pool, norm = shape.pool_size[block] if last else 1, shape.batch_norm[block]
+        if not norm:
+            height, width = height // pool * pool, width // pool * pool
+        same = shape.padding[block] == "same"
+        kernel, bias = self._take(), self._take()
+        x = convolve(x, kernel, (height, width), same, self._conv)
+        if norm:
+            return max_pool(self._normalise(jax.nn.relu(x + bias)), pool)
+        return jax.nn.relu(max_pool(x, pool) + bias)
+
+    def _normalise(self, x: Array) -> Array:
+        gamma, beta = self._take(), self._take()
+        at = next(self._next)
+        next(self._next)
+        mean, variance = self.weights[at], self.weights[at + 1]
+        if self._key is not None:
+            batch_mean, batch_variance = moments(x, self._mask)
+            kept = NORM_MOMENTUM
+            self.weights[at] = kept * mean + (1 - kept) * jax.lax.stop_gradient(batch_mean)
+            self.weights[at + 1] = kept * variance + (1 - kept) * jax.lax.stop_gradient(batch_variance)
+            mean, variance = batch_mean, batch_variance
+        scale = jax.lax.rsqrt(variance + NORM_EPSILON) * gamma
+        return x * scale + (beta - mean * scale)
+
+    def _dropout(self, x: Array, place: int) -> Array:
+        if self._key is None or not self.shape.dropout[place]:
+            return x
+        rate = self._rates[place]
+        kept = uniform(self._key + np.uint32(place), x.shape) >= rate
+        return jnp.where(kept, x / (1 - rate), 0)
+
+
+def convolve(x: Array, kernel: Array, size: tuple[int, int], same: bool, how: str) -> Array:
+    """The upper left `size` (H, W) of the convolution of x (B, H, W, C) with kernel (k, k, C, F), stride 1.
+
+    same: zeros around the image as Keras's "same" puts them, the odd one below and to the right.
+    """
+    k = kernel.shape[0]
+    height, width = size
+    if same:
+        x = jnp.pad(x, ((0, 0), ((k - 1) // 2, k // 2), ((k - 1) // 2, k // 2), (0, 0)))
+    x = x[:, : height + k - 1, : width + k - 1]
+    if how == "conv":
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    shifted = [x[:, i : i + height, j : j + width] for i in range(k) for j in range(k)]
+    channels, filters = kernel.shape[2:]
+    if how == "patches":
+        return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(k * k * channels, filters)
+    taps = kernel.reshape(k * k, channels, filters)
+    products = (part * tap[0] if channels == 1 else part @ tap for part, tap in zip(shifted, taps, strict=True))
+    return sum(products, start=jnp.zeros((), x.dtype))
+
+
+def max_pool(x: Array, size: int) -> Array:
+    """The largest of each size x size window of x (B, H, W, C); what is left over at the edge is dropped.
+
+    By reshaping: its gradient is a comparison, where XLA's windowed maximum has a slow scatter. Equal maxima share the
+    gradient; XLA gives it to the first.
+    """
+    if size == 1:
+        return x
+    batch, height, width, channels = x.shape
+    rows, columns = height // size, width // size
+    x = x[:, : rows * size, : columns * size]
+    return x.reshape(batch, rows, size, columns, size, channels).max(axis=(2, 4))
+
+
+def moments(x: Array, mask: Array | None) -> tuple[Array, Array]:
+    """Mean and variance (of the population) a channel, over the images that are real."""
+    axes = tuple(range(x.ndim - 1))
+    if mask is None:
+        return x.mean(axes), x.var(axes)
+    mask = mask.reshape(-1, *(1,) * (x.ndim - 1))
+    count = mask.sum() * math.prod(x.shape[1:-1])
+    mean = jnp.where(mask, x, 0).sum(axes) / count
+    return mean, jnp.where(mask, (x - mean) ** 2, 0).sum(axes) / count
+
+
+def losses(name: str, probabilities: Array, labels: Array) -> Array:
+    """Keras's loss `name` of each image, (B,), for probabilities (B, classes) and class numbers (B,)."""
+    truth = jax.nn.one_hot(labels, probabilities.shape[-1])
+    given = jnp.clip(probabilities, EPSILON, 1 - EPSILON)
+    if name in ("sparse_categorical_crossentropy", "categorical_crossentropy"):
+        return -(truth * jnp.log(given)).sum(-1)
+    if name == "binary_crossentropy":
+        return -(truth * jnp.log(given) + (1 - truth) * jnp.log(1 - given)).mean(-1)
+    if name == "categorical_focal_crossentropy":
+        return -(FOCAL_ALPHA * (1 - given) ** FOCAL_GAMMA * truth * jnp.log(given)).sum(-1)
+    if name == "kl_divergence":
+        truth, given = jnp.clip(truth, EPSILON, 1), jnp.clip(probabilities, EPSILON, 1)
+        return (truth * jnp.log(truth / given)).sum(-1)
+    if name == "mean_squared_error":
+        return ((truth - probabilities) ** 2).mean(-1)
+    raise ValueError(f"loss {name!r} is not compiled")
+
+
+def penalty(shape: Shape, weights: Sequence[Array], l1: Array, l2: Array) -> Array:
+    """What the regularisers of the convolutions' kernels add to the loss."""
+    kernels = (w for w, v in zip(weights, shape.variables(), strict=True) if v.kind == "conv")
+    blocks = (i for i in range(shape.blocks) for _ in range(shape.convs[i]))
+    return sum(l1[i] * jnp.abs(w).sum() + l2[i] * (w * w).sum() for i, w in zip(blocks, kernels, strict=True))

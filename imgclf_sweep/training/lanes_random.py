@@ -1,0 +1,46 @@
+"""Random numbers inside the compiled program: a hash of (key, position), so any lane draws its own whatever the others do.
+
+JAX's own generator, Threefry, would do, but its 20 rounds are written out anew wherever numbers are drawn, which made up
+half of the time to compile. This one is two rounds of the integer hash `lowbias32` (Chris Wellons, "Prospecting for hash
+functions", 2018), bijective and of low bias, keyed between them: plenty for weights, shuffling and dropout.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+Array = Any
+
+
+def key_of(seed: Array, *path: Array | int) -> Array:
+    """A key, uint32 (2,), for a seed below 2**32 and a path of numbers such as epoch and step."""
+    key = jnp.stack([_mix(seed + np.uint32(0x9E3779B9)), _mix(seed ^ np.uint32(0x85EBCA6B))])
+    for number in path:
+        key = _mix(_mix(key ^ _mix(jnp.uint32(number) + np.uint32(0xC2B2AE35))) + np.arange(2, dtype=np.uint32))
+    return key
+
+
+def bits(key: Array, count: int) -> Array:
+    """`count` random numbers, uint32."""
+    return _mix(_mix(jnp.arange(count, dtype=jnp.uint32) ^ key[0]) + key[1])
+
+
+def uniform(key: Array, shape: tuple[int, ...]) -> Array:
+    """Numbers in [0, 1), float32, of 24 random bits each."""
+    numbers = bits(key, math.prod(shape)) >> np.uint32(8)
+    return (numbers.astype(jnp.float32) * np.float32(2**-24)).reshape(shape)
+
+
+def shuffled(key: Array, count: int) -> Array:
+    """0 to count - 1, int32, in the order of their random numbers, which the hash makes all different."""
+    return jnp.argsort(bits(key, count)).astype(jnp.int32)
+
+
+def _mix(x: Array) -> Array:
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return x ^ (x >> np.uint32(16))

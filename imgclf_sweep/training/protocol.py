@@ -1,0 +1,87 @@
+"""What a trainer is given and what it gives back. Pure values that travel to workers as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from ..space import frozen
+from ..sweep import Sweep
+from ..trial import Measurement, Outcome, Suggestion
+
+
+class Reply(StrEnum):
+    """The answer to a measurement: go on, stop for good (pruned), or stop because the trial is to run again later."""
+
+    GO = "go"
+    PRUNE = "prune"
+    INTERRUPT = "interrupt"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs once.
+
+    data: the prepared data set's directory under cache/.    limit_images: see `data.split`.
+    trainer: "fit" (Keras), or "synthetic", the test double.
+    """
+
+    sweep: Sweep
+    data: str
+    limit_images: int | None = None
+    trainer: str = "fit"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "sweep": self.sweep.to_json(),
+            "data": self.data,
+            "limit_images": self.limit_images,
+            "trainer": self.trainer,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Setup:
+        return cls(Sweep.from_json(data["sweep"]), data["data"], data["limit_images"], data["trainer"])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt of one trial.
+
+    token: names the attempt; every message about it carries it.
+    seed: of the weights, shuffling and dropout, below 2**32.
+    directory: where this trial's weights are kept; `best.weights.h5` there holds the best epoch's when the trial ends.
+    start_from: a weights file to start from (Hyperband's parent), or None.
+    part: "train" holds the validation part out and measures on it; "all" trains on both and measures the training metrics
+    only (`retrain`), where the last epoch counts as the best.
+    """
+
+    suggestion: Suggestion
+    token: str
+    seed: int
+    directory: str
+    start_from: str | None = None
+    part: str = "train"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Job:
+        suggestion = dict(data["suggestion"])
+        suggestion["params"] = {name: frozen(value) for name, value in suggestion["params"].items()}
+        return cls(**{**data, "suggestion": Suggestion(**suggestion)})
+
+
+class Trainer(Protocol):
+    """Trains one job after another in one process, from one thread. Made once per process with a `Setup`."""
+
+    def train(self, job: Job, on_epoch: Callable[[Measurement], Reply]) -> Outcome | None:
+        """Train, calling `on_epoch` after each epoch with finite metrics, and obey its reply.
+
+        Returns the outcome: COMPLETE; PRUNED after Reply.PRUNE; FAILED with kind and reason for whatever the job itself did
+        wrong (it never raises for that); None after Reply.INTERRUPT. The best epoch's weights are on disk before it returns.
+        """
+        ...
