@@ -65,7 +65,9 @@ def readable(parameter: Parameter) -> Coded:
     if isinstance(parameter, Float) and steps is not None:
         low, step = Decimal(str(parameter.low)), Decimal(str(parameter.step))
         high = float(low + (len(steps) - 1) * step)  # the last value a step reaches, exact in decimals
-        return Coded(FloatDistribution(parameter.low, high, step=parameter.step), float, float)
+        return Coded(
+            FloatDistribution(parameter.low, high, step=parameter.step), lambda value: min(float(value), high), float
+        )
     assert isinstance(parameter, (Int, Float))
     return _range(parameter)
 

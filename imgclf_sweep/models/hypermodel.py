@@ -63,7 +63,7 @@ def discover(build: Build, shape: Shape | None = None) -> Discovery:
         values = queue.popleft()
         if _key(values) in seen:
             continue
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=builds % 10 == 0)  # collecting takes longer than a small model's building
         builds += 1
         model, hp, new = _build(build, values, requests)
         seen |= {_key(values), _key(hp.values)}

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .lanes_random import uniform
+from .lanes_random import fold, uniform
 from .lanes_shape import EPSILON, Shape
 
 CONVS = ("patches", "shift", "conv")
@@ -114,7 +114,7 @@ class Pass:
         if self._key is None or not self.shape.dropout[place]:
             return x
         rate = self._rates[place]
-        kept = uniform(self._key + np.uint32(place), x.shape) >= rate
+        kept = uniform(fold(self._key, place), x.shape) >= rate
         return jnp.where(kept, x / (1 - rate), 0)
 
 

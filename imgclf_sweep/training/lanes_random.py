@@ -20,8 +20,13 @@ def key_of(seed: Array, *path: Array | int) -> Array:
     """A key, uint32 (2,), for a seed below 2**32 and a path of numbers such as epoch and step."""
     key = jnp.stack([_mix(seed + np.uint32(0x9E3779B9)), _mix(seed ^ np.uint32(0x85EBCA6B))])
     for number in path:
-        key = _mix(_mix(key ^ _mix(jnp.uint32(number) + np.uint32(0xC2B2AE35))) + np.arange(2, dtype=np.uint32))
+        key = fold(key, number)
     return key
+
+
+def fold(key: Array, number: Array | int) -> Array:
+    """The key of `number` under `key`."""
+    return _mix(_mix(key ^ _mix(jnp.uint32(number) + np.uint32(0xC2B2AE35))) + np.arange(2, dtype=np.uint32))
 
 
 def bits(key: Array, count: int) -> Array:

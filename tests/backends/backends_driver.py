@@ -70,12 +70,12 @@ class Driver:
 
     def ask(self, worker: str = "w0") -> Suggestion | Wait | Exhausted:
         answer = self.backend.ask(len(self.trials), worker)
+        self.keep()  # in one transaction with the proposal
         if isinstance(answer, Suggestion):
             assert answer.number == len(self.trials)
             self.trials.append(
                 Trial(answer.number, State.RUNNING, answer.params, answer.epochs, answer.initial_epoch, answer.parent)
             )
-        self.keep()
         return answer
 
     def train(self, number: int, upto: int | None = None) -> bool:

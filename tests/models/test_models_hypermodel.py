@@ -22,11 +22,12 @@ def compiled(*layers, loss=SPARSE, metrics=("accuracy",), outputs=4, activation=
 
 
 def asking(ask):
-    """A build function that only asks; what its model is does not matter."""
+    """A build function that only asks: its model is always the same one."""
+    model = compiled()
 
     def build(hp):
         ask(hp)
-        return compiled()
+        return model
 
     return build
 
@@ -85,7 +86,7 @@ def test_every_sampled_configuration_builds_as_asked():
         assert [layer.units for layer in dense] == [params[f"units_{i}"] for i in range(params["layers"])]
         assert {layer.activation.__name__ for layer in dense} == {params["activation"]}
         assert any(isinstance(layer, keras.layers.Dropout) for layer in model.layers) == params["dropout"]
-        assert model.optimizer.name == params["optimizer"]
+        assert type(model.optimizer).__name__.lower() == params["optimizer"]
         if params["optimizer"] == "sgd":
             assert model.optimizer.momentum == params["momentum"]
             momentum += 1
@@ -253,7 +254,7 @@ def test_reverse_log_is_refused_by_name():
 
 def test_names_without_end_are_refused():
     numbers = itertools.count()
-    with pytest.raises(BadInput, match=f"new names in each of {MOST_BUILDS} builds"):
+    with pytest.raises(BadInput, match=f"new names in each of {MOST_BUILDS} builds, the last 'n199'"):
         discover(asking(lambda hp: hp.Int(f"n{next(numbers)}", 1, 9)))
 
 
@@ -297,7 +298,7 @@ def test_want_of_memory_is_not_taken_for_a_wrong_build():
         (lambda hp: None, "must return a compiled keras.Model, it returned None"),
         (lambda hp: keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()]), "must compile its model"),
         (lambda hp: _flat(), "must take images"),
-        (lambda hp: compiled(metrics=[keras.metrics.MeanIoU(3)]), "cannot be evaluated"),
+        (lambda hp: compiled(loss=unusable), "cannot be evaluated: ValueError: .*no such loss"),
         (lambda hp: _unfinished(), "must begin its model with keras.Input"),
     ],
 )
@@ -305,6 +306,10 @@ def test_what_is_no_model_for_images_is_refused(build, said):
     with pytest.raises(BadInput, match=said) as one:
         discover(build)
     assert "\n" not in str(one.value)
+
+
+def unusable(y, p):
+    raise ValueError("no such\nloss")
 
 
 def _flat():

@@ -1,0 +1,198 @@
+"""Keras Tuner's oracles: the model-based proposals after a restart, Hyperband's schedule, what is private there."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from backends_driver import Driver, a_sweep
+
+from imgclf_sweep.backends import open_backend
+from imgclf_sweep.backends.keras_tuner_backend import KerasTunerBackend
+from imgclf_sweep.backends.protocol import Exhausted, Wait
+from imgclf_sweep.errors import StoreError
+from imgclf_sweep.space import Choice, Float, Int, SearchSpace
+from imgclf_sweep.trial import State, Suggestion
+
+SMALL = SearchSpace(
+    learning_rate=Float(1e-4, 0.05, log=True), optimizer=Choice(["adam", "sgd"])
+)  # 6 random trials, then a model
+
+
+def bayesian(**changes: object) -> Driver:
+    return Driver(a_sweep(SMALL, epochs=3, backend="keras-tuner", sampler="bayesian", seed=4, **changes))
+
+
+def hyperband(epochs: int = 9) -> Driver:
+    return Driver(
+        a_sweep(epochs=epochs, backend="keras-tuner", sampler="hyperband", seed=1), failing=lambda params: None
+    )
+
+
+@pytest.mark.parametrize("cut", [7, 9])
+def test_the_model_goes_on_as_if_never_closed(cut: int) -> None:
+    """Keras Tuner itself keeps neither the model's random state nor its fit."""
+    undisturbed, resumed = bayesian(), bayesian()
+    undisturbed.run(11)
+    resumed.run(cut)
+    resumed.cut()
+    resumed.run(11)
+    assert resumed.proposals() == undisturbed.proposals()
+    rates = {t.params["learning_rate"] for t in undisturbed.trials}
+    assert len(rates) > 6
+
+
+def test_the_model_with_open_trials_does_not_need_an_earlier_fit() -> None:
+    """Reopened with a trial open, the oracle guesses its result with a process that was never fitted, unless we fit one."""
+    first, second = bayesian(), bayesian()
+    for driver in (first, second):
+        driver.run(8)
+        assert isinstance(driver.ask("w0"), Suggestion)
+    second.cut()
+    proposals = [driver.ask("w1") for driver in (first, second)]
+    assert proposals[0] == proposals[1]
+    assert isinstance(proposals[0], Suggestion)
+    assert proposals[0].params != first.trials[8].params
+
+
+def test_the_model_looks_where_it_is_good() -> None:
+    driver = Driver(
+        a_sweep(SMALL, epochs=3, backend="keras-tuner", sampler="bayesian", seed=0), failing=lambda params: None
+    )
+    driver.run(16)
+    distance = [abs(np.log10(t.params["learning_rate"]) + 2.5) for t in driver.trials]
+    assert np.median(distance[8:]) < np.median(distance[:6])
+
+
+def test_hyperband_promotes_to_new_trials_with_a_parent() -> None:
+    driver = hyperband()
+    driver.run(1000)
+    trials = driver.trials
+    assert isinstance(driver.ask(), Exhausted)
+    assert len(trials) < 100  # it ends by itself
+    promoted = [t for t in trials if t.parent is not None]
+    assert len(promoted) > 5
+    for trial in promoted:
+        parent = trials[trial.parent]
+        assert parent.number < trial.number
+        assert trial.params == parent.params
+        assert trial.initial_epoch == parent.epochs_planned < trial.epochs_planned <= 9
+    for trial in trials:
+        assert trial.parent is not None or trial.initial_epoch == 0
+    assert {t.epochs_planned for t in trials} == {1, 3, 9}
+
+
+def test_hyperband_promotes_the_better_ones() -> None:
+    driver = hyperband()
+    driver.run(1000)
+    first = [t for t in driver.trials if t.initial_epoch == 0 and t.epochs_planned == 1]
+    promoted = {t.parent for t in driver.trials}
+    values = {True: [], False: []}
+    for trial in first:
+        values[trial.number in promoted].append(trial.value)
+    assert min(values[True]) > np.median(values[False])
+
+
+def test_hyperband_makes_a_second_worker_wait_for_a_rung() -> None:
+    driver = hyperband(epochs=3)
+    waited = False
+    open_ones: list[int] = []
+    for _ in range(200):
+        answer = driver.ask(f"w{len(open_ones)}")
+        if isinstance(answer, Suggestion):
+            open_ones.append(answer.number)
+            continue
+        if not open_ones:
+            assert isinstance(answer, Exhausted)
+            break
+        assert isinstance(answer, Wait)
+        waited = True
+        number = open_ones.pop()
+        driver.finish(number, driver.train(number))
+    assert waited
+    assert all(t.state is State.COMPLETE for t in driver.trials)
+
+
+def test_hyperband_where_all_fail_ends() -> None:
+    from imgclf_sweep.trial import Kind
+
+    driver = Driver(
+        a_sweep(epochs=9, backend="keras-tuner", sampler="hyperband"),
+        failing=lambda params: Kind.BUILD,
+    )
+    driver.run(1000)
+    assert isinstance(driver.ask(), Exhausted)
+    assert {t.state for t in driver.trials} == {State.FAILED}
+
+
+def test_a_small_space_is_exhausted() -> None:
+    space = SearchSpace(a=Choice([1, 2]), b=Choice(["x", "y"]))
+    for sampler in ("random", "bayesian", "hyperband"):
+        driver = Driver(a_sweep(space, epochs=2, backend="keras-tuner", sampler=sampler))
+        driver.run(50)
+        assert isinstance(driver.ask(), Exhausted)
+        tried = [tuple(t.params.values()) for t in driver.trials if t.parent is None]
+        assert len(tried) == len(set(tried)) <= 4
+
+
+def test_the_kept_state_is_small_and_the_librarys_own() -> None:
+    driver = Driver(a_sweep(epochs=2, backend="keras-tuner"))
+    driver.run(4)
+    assert sorted(driver.kept) == ["oracle", "trial/0000", "trial/0001", "trial/0002", "trial/0003"]
+    entry = json.loads(driver.kept["trial/0002"])
+    assert entry["number"] == 2
+    assert entry["trial"]["status"] in ("COMPLETED", "FAILED")
+    assert set(json.loads(driver.kept["oracle"])) >= {"hyperparameters", "seed_state", "tried_so_far", "ongoing_trials"}
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "null", '{"ongoing_trials": {"0": "9"}}'])
+def test_a_damaged_state_is_said_to_be(damage: str) -> None:
+    driver = Driver(a_sweep(epochs=2, backend="keras-tuner"))
+    driver.run(3)
+    with pytest.raises(StoreError, match="oracle's state"):
+        open_backend(driver.sweep, driver.trials, {**driver.kept, "oracle": damage})
+    with pytest.raises(StoreError, match="trial 0 is in the record"):
+        open_backend(driver.sweep, driver.trials, {})
+
+
+def test_nothing_is_written_anywhere(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # type: ignore[arg-type]
+    driver = Driver(a_sweep(epochs=3, backend="keras-tuner", sampler="hyperband"))
+    driver.run(8)
+    driver.cut()
+    driver.run(10)
+    assert list(tmp_path.iterdir()) == []  # type: ignore[attr-defined]
+
+
+def test_values_at_the_ends_come_back_into_the_range() -> None:
+    """A Gaussian process proposes the very end of a range, where Keras Tuner's whole numbers in logarithms go one too far."""
+    from imgclf_sweep.backends.keras_tuner_space import decode, encode, hyperparameters
+
+    space = SearchSpace(
+        a=Int(1, 64, log=True),
+        b=Float(1e-7, 0.3, log=True),
+        c=Float(0.2, 0.5, step=0.1),
+        d=Float(0.1, 0.7, step=0.0001),
+        e=Int(3, 20, 4),
+        f=Choice([True, False]),
+        g=Choice(["x", None, [1, 2]]),
+        h=Choice([1, 2.5]),
+    )
+    for hp in hyperparameters(space).space:
+        for share in (0.0, 1e-12, 0.3, 0.5, 0.999999, 1.0):
+            value = decode(space[hp.name], hp.prob_to_value(share))
+            assert space[hp.name].contains(value), (hp.name, share, value)
+            assert decode(space[hp.name], encode(space[hp.name], value)) == value
+            assert 0 <= hp.value_to_prob(encode(space[hp.name], value)) <= 1
+
+
+def test_a_build_function_reads_its_own_types_from_an_oracle() -> None:
+    space = SearchSpace(
+        a=Choice([True, False]), b=Choice([16, 32]), c=Float(0.2, 0.4, step=0.1), d=Choice(["adam", "sgd"])
+    )
+    backend = open_backend(a_sweep(space, backend="keras-tuner"), [], {})
+    assert isinstance(backend, KerasTunerBackend)
+    backend.ask(0, "w0")
+    values = json.loads(backend.state()["trial/0000"])["trial"]["hyperparameters"]["values"]
+    assert [type(v) for v in values.values()] == [bool, int, float, str]
