@@ -70,7 +70,7 @@ def serve(
 ) -> Server:
     """Start TensorBoard on `logdir` and return when it answers.
 
-    port: None takes 6006, or a free one where that is taken; 0 any free one.
+    port: None takes 6006, or the next free one where that is taken; 0 any free one.
     load_fast: "true" for TensorBoard's own data server, "false" for its Python loader, "auto" for the first where it runs.
 
     Raises: BadInput for a directory that is not there or a port that is taken; SweepError where it does not start.
@@ -126,7 +126,7 @@ def board(
 
 def _port(host: str, port: int | None) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for candidate in (PORT, 0) if port is None else (port,):
+    for candidate in (*range(PORT, PORT + 10), 0) if port is None else (port,):
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that just ended holds nothing
             try:

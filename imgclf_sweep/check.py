@@ -5,16 +5,18 @@ As a module (`python -m`) this is the child that builds them.
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .child import Child, connect
 from .errors import BadInput
+from .models import knobs
 from .space import Parameter, Params, SearchSpace, frozen
-from .sweep import Sweep
-from .text import listed, printable
+from .sweep import BuildFunction, Sweep
+from .text import listed, printable, unknown
 
 if TYPE_CHECKING:
     from .data.cache import Prepared
@@ -70,9 +72,53 @@ def _count(space: SearchSpace) -> str:
     return f"endless in {listed(ranges)}; a grid of {size:,} configuration{'s' * (size != 1)} takes the two ends of each range"
 
 
+def configuration(sweep: Sweep, at: Sequence[str], known: int | None) -> Params:
+    """The parameters that `--known N` or `--at NAME=VALUE` name, the rest at their defaults.  Raises: BadInput."""
+    if known is not None:
+        if known >= len(sweep.known):
+            raise BadInput(f"there is no known configuration {known}; this file has {len(sweep.known)}, numbered from 0")
+        return sweep.known_suggestions[known].params
+    given = dict(_assignment(text) for text in at)
+    allowed = sweep.space if isinstance(sweep.model, BuildFunction) else {**sweep.space, **knobs.KNOBS}
+    for name in given:
+        if name not in allowed:
+            raise BadInput(unknown("parameter", name, allowed))
+    others = {name: value for name, value in given.items() if name not in sweep.space}
+    return sweep.space.completed(given) | others
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise BadInput(f"--at takes NAME=VALUE, got '{printable(text)}'")
+    try:
+        return name, frozen(json.loads(value))
+    except ValueError:
+        return name, {"True": True, "False": False, "None": None}.get(value, value)
+
+
+def summary(sweep: Sweep, prepared: Prepared, params: Params) -> Iterator[str]:
+    """The network of one configuration as Keras draws it, and its parameter counts.  Raises: BadInput."""
+    answer = _in_child(sweep, prepared, type="summary", params=params)
+    yield ", ".join(f"{printable(n)}={_plain(v)}" for n, v in params.items())
+    yield from answer["lines"]
+    total, trainable = answer["total"], answer["trainable"]
+    yield f"{total:,} parameters: {trainable:,} trainable, {total - trainable:,} not"
+
+
 def extremes(sweep: Sweep, prepared: Prepared) -> Iterator[str]:
     """The smallest and largest model by parameter count, built in a child.  Raises: BadInput if no model can be built."""
-    request = {"type": "build", "sweep": sweep.to_json(), "shape": prepared.shape, "classes": len(prepared.classes)}
+    answer = _in_child(sweep, prepared, type="extremes")
+    for which in ("smallest", "largest"):
+        found = answer[which]
+        params = ", ".join(f"{printable(n)}={_plain(frozen(v))}" for n, v in found["params"].items())
+        yield f"{which} model: {found['total']:,} parameters ({found['trainable']:,} trainable) with {params or 'no parameters'}"
+    if answer["unbuildable"]:
+        yield f"cannot be built: {answer['unbuildable']} of the {answer['tried']} tried, such as {answer['reason']}"
+
+
+def _in_child(sweep: Sweep, prepared: Prepared, **request: Any) -> dict[str, Any]:
+    request |= {"sweep": sweep.to_json(), "shape": prepared.shape, "classes": len(prepared.classes)}
     with tempfile.TemporaryFile() as output, Child("imgclf_sweep.check", output=output) as child:
         child.send(request)
         try:
@@ -83,12 +129,7 @@ def extremes(sweep: Sweep, prepared: Prepared) -> Iterator[str]:
         raise BadInput("building models ended the process that did it")
     if answer["type"] == "refused":
         raise BadInput(answer["reason"])
-    for which in ("smallest", "largest"):
-        found = answer[which]
-        params = ", ".join(f"{printable(n)}={_plain(frozen(v))}" for n, v in found["params"].items())
-        yield f"{which} model: {found['total']:,} parameters ({found['trainable']:,} trainable) with {params or 'no parameters'}"
-    if answer["unbuildable"]:
-        yield f"cannot be built: {answer['unbuildable']} of the {answer['tried']} tried, such as {answer['reason']}"
+    return answer
 
 
 class _Extremes:
@@ -97,7 +138,7 @@ class _Extremes:
     def __init__(self, sweep: Sweep, shape: tuple[int, int, int], classes: int) -> None:
         from .models.build import Builder
 
-        self._builder, self._shape, self._classes = Builder(sweep), shape, classes
+        self._builder, self._shape, self._classes = Builder(sweep, pretrained=False), shape, classes
         self._space = sweep.space
         self.counts: dict[str, tuple[int, int] | None] = {}
         self.reason = ""
@@ -143,17 +184,36 @@ class _Extremes:
         return math.inf if counted is None else sign * counted[0]
 
 
+def _summarise(sweep: Sweep, shape: tuple[int, int, int], classes: int, params: Params) -> dict[str, Any]:
+    from .models.build import Builder, count_parameters
+
+    model = Builder(sweep, pretrained=False).build(params, shape, classes).model
+    lines: list[str] = []
+    model.summary(line_length=100, print_fn=lambda text, *_, **__: lines.extend(text.splitlines()))
+    total, trainable = count_parameters(model)
+    return {"lines": lines, "total": total, "trainable": trainable}
+
+
+def _find_extremes(sweep: Sweep, shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
+    search = _Extremes(sweep, shape, classes)
+    answer: dict[str, Any] = {}
+    for which, sign in (("smallest", 1), ("largest", -1)):
+        params, (total, trainable) = search.search(sign)
+        answer[which] = {"params": params, "total": total, "trainable": trainable}
+    unbuildable = sum(c is None for c in search.counts.values())
+    return answer | {"tried": len(search.counts), "unbuildable": unbuildable, "reason": search.reason}
+
+
 def main() -> None:
     channel = connect()
     request = channel.receive()
     try:
-        search = _Extremes(Sweep.from_json(request["sweep"]), tuple(request["shape"]), request["classes"])
-        answer: dict[str, Any] = {}
-        for which, sign in (("smallest", 1), ("largest", -1)):
-            params, (total, trainable) = search.search(sign)
-            answer[which] = {"params": params, "total": total, "trainable": trainable}
-        unbuildable = sum(c is None for c in search.counts.values())
-        channel.send(type="built", **answer, tried=len(search.counts), unbuildable=unbuildable, reason=search.reason)
+        sweep, shape, classes = Sweep.from_json(request["sweep"]), tuple(request["shape"]), request["classes"]
+        if request["type"] == "summary":
+            params = {name: frozen(value) for name, value in request["params"].items()}
+            channel.send(type="built", **_summarise(sweep, shape, classes, params))
+        else:
+            channel.send(type="built", **_find_extremes(sweep, shape, classes))
     except BadInput as error:
         channel.send(type="refused", reason=str(error))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -21,9 +22,16 @@ FILE_SECONDS = 60.0  # for the file itself, its imports included: importing Tens
 DISCOVERY_SECONDS = 600.0  # for building a user's build(hp) until its space is known
 
 
-def read(path: Path, *, file_seconds: float = FILE_SECONDS, discovery_seconds: float = DISCOVERY_SECONDS) -> Sweep:
+def read(
+    path: Path,
+    *,
+    note: Callable[[str], None] = lambda line: None,
+    file_seconds: float = FILE_SECONDS,
+    discovery_seconds: float = DISCOVERY_SECONDS,
+) -> Sweep:
     """The sweep that `path` declares, with paths made absolute and the space of a `build(hp)` discovered.
 
+    note: told in a line what a user should know about that.
     Raises: BadInput, one line with the file's name and line, for anything wrong with it: missing, a syntax error, an exception,
     an exit, a crash, no end within the limit, no `Sweep` in it, or a `Sweep` that cannot be run.
     """
@@ -38,6 +46,10 @@ def read(path: Path, *, file_seconds: float = FILE_SECONDS, discovery_seconds: f
             message = _next(child, path, discovery_seconds, output, "building its model")
     if message["type"] == "refused":
         raise BadInput(message["reason"])
+    if message["incomplete"]:
+        note(
+            f"{printable(path)}: its build(hp) asks for something new at every turn; names not met so far take their defaults"
+        )
     return Sweep.from_json(message["sweep"])
 
 
@@ -63,11 +75,11 @@ def _last_line(output: IO[bytes]) -> str:
     return f"; it printed last: {printable(lines[-1][:200])}" if lines else ""
 
 
-def resolve(sweep: Sweep, path: Path, discovering: Any = lambda: None) -> Sweep:
-    """`sweep` with nothing left that only this process or this directory could understand."""
+def resolve(sweep: Sweep, path: Path, discovering: Callable[[], None] = lambda: None) -> tuple[Sweep, bool]:
+    """`sweep` with nothing left that only this process or this directory could understand, and whether its space is whole."""
     sweep = replace(sweep, dataset=sweep.dataset.resolved(path.parent))
     if not callable(sweep.model):
-        return sweep
+        return sweep, True
     from .models.hypermodel import discover
     from .sweep import BuildFunction
     from .sweepfile import digest
@@ -75,11 +87,12 @@ def resolve(sweep: Sweep, path: Path, discovering: Any = lambda: None) -> Sweep:
 
     discovering()
     build = sweep.model
-    found = discover(build)
+    found = discover(build, sweep.dataset.shape)
     if sweep.objective.metric not in found.metrics:
         raise BadInput(unknown("metric", sweep.objective.metric, found.metrics))
     name = getattr(build, "__name__", type(build).__name__)
-    return replace(sweep, model=BuildFunction(str(path), name, digest(path, build)), space=found.space)
+    model = BuildFunction(str(path), name, digest(path, build))
+    return replace(sweep, model=model, space=found.space), found.complete
 
 
 def main() -> None:
@@ -88,8 +101,8 @@ def main() -> None:
     from .sweepfile import execute
 
     try:
-        sweep = resolve(execute(path), path, discovering=lambda: channel.send(type="discovering"))
-        channel.send(type="declared", sweep=sweep.to_json())
+        sweep, complete = resolve(execute(path), path, discovering=lambda: channel.send(type="discovering"))
+        channel.send(type="declared", sweep=sweep.to_json(), incomplete=not complete)
     except BadInput as error:
         where = "" if str(error).startswith(printable(path)) else f"{printable(path)}: "
         channel.send(type="refused", reason=f"{where}{error}")

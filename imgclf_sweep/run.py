@@ -92,6 +92,7 @@ class Loop:
     def __post_init__(self) -> None:
         history = self.record.trials()
         self.started = self.exported = time.monotonic()
+        self.known = self.record.sweep.known_suggestions
         self.queue = [t.suggestion for t in history if not t.state.finished]
         self.next_number = len(history)
         self.attempts = {t.number: t.attempts for t in history}
@@ -153,7 +154,7 @@ class Loop:
         if self.next_number >= self.trials:
             return None
         with self.record.transaction():
-            suggestion = self.backend.ask(self.next_number, slot)
+            suggestion = self._ask(slot)
             if isinstance(suggestion, Suggestion):
                 self.record.propose(suggestion)
             self.record.keep_state(self.backend.state())
@@ -166,6 +167,19 @@ class Loop:
             return None
         self.next_number += 1
         return suggestion
+
+    def _ask(self, slot: str) -> Suggestion | Wait | Exhausted:
+        """The next proposal: a known configuration while there are any, then the backend's."""
+        if self.next_number >= len(self.known):
+            return self.backend.ask(self.next_number, slot)
+        suggestion = self.known[self.next_number]
+        if self._is_searched(suggestion):
+            self.backend.adopt(suggestion)
+        return suggestion
+
+    def _is_searched(self, suggestion: Suggestion) -> bool:
+        """Whether the backend knows of this trial: a known configuration outside the space means nothing to it."""
+        return suggestion.number >= len(self.known) or self.record.sweep.space.contains(suggestion.params)
 
     def _start(self, slot: str, suggestion: Suggestion) -> None:
         number = suggestion.number
@@ -210,7 +224,7 @@ class Loop:
         self.record.measured(number, attempt.token, measurement)
         if objective.better(value, attempt.best):
             attempt.best = value
-        prune = self.backend.report(number, measurement.epoch, value)
+        prune = self._is_searched(attempt.suggestion) and self.backend.report(number, measurement.epoch, value)
         assert attempt.best is not None
         self.tracker.measured(attempt.suggestion, measurement, attempt.best)
         last = measurement.epoch >= attempt.suggestion.epochs
@@ -233,7 +247,8 @@ class Loop:
         number = attempt.suggestion.number
         with self.record.transaction():  # a backend's own state belongs to the outcome that changed it
             self.record.finish(number, attempt.token, outcome)
-            self.backend.tell(number, outcome)
+            if self._is_searched(attempt.suggestion):
+                self.backend.tell(number, outcome)
             self.record.keep_state(self.backend.state())
         del self.running[slot]
         if outcome.state is State.FAILED:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,19 +122,32 @@ class SearchSpace(Mapping[str, Parameter]):
 
     def defaults(self) -> Params:
         """The configuration of every active parameter's default."""
-        return self._walk(lambda p: p.default())
+        return self.completed({})
+
+    def completed(self, given: Mapping[str, Value]) -> Params:
+        """`given` where it is active, and defaults for the active parameters that it leaves out."""
+        out: Params = {}
+        for name, p in self._parameters.items():
+            if self.is_active(name, out):
+                out[name] = given[name] if name in given else p.default()
+        return out
+
+    def widened(self, configurations: Sequence[Params]) -> SearchSpace:
+        """This space, in which each of `configurations` is possible too: ranges stretched, choices and parameters added."""
+        parameters: dict[str, Parameter] = dict(self._parameters)
+        for params in configurations:
+            for name, value in params.items():
+                old = parameters.get(name)
+                if old is None:
+                    parameters[name] = Choice([value])
+                elif not old.contains(value):
+                    parameters[name] = _stretched(old, value)
+        return SearchSpace(parameters)
 
     def sample(self, rng: np.random.Generator) -> Params:
         """One configuration, every parameter drawn independently. Inactive ones draw too, so that a seed means one stream."""
         drawn = {name: p.sample(rng) for name, p in self._parameters.items()}
         return self.active(drawn)
-
-    def _walk(self, pick: Any) -> Params:
-        out: Params = {}
-        for name, p in self._parameters.items():
-            if self.is_active(name, out):
-                out[name] = pick(p)
-        return out
 
     def grid_size(self) -> int:
         """How many configurations `grid` yields. Raises: BadInput above GRID_LIMIT."""
@@ -185,6 +198,17 @@ class SearchSpace(Mapping[str, Parameter]):
             except TypeError as error:
                 raise BadInput(f"parameter '{printable(name)}': {error}") from None
         return cls(parameters)
+
+
+def _stretched(parameter: Parameter, value: Value) -> Parameter:
+    """`parameter` with `value` in its range, or as one more choice."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(parameter, (Int, Float)) and number and not (parameter.log and value <= 0):
+        kind = Int if isinstance(parameter, Int) and isinstance(value, int) else Float
+        low, high = min(parameter.low, value), max(parameter.high, value)
+        return kind(low, high, log=parameter.log, when=parameter.when)
+    values = parameter.values()
+    return Choice([*(parameter.grid() if values is None else values), value], when=parameter.when)
 
 
 def _listed(value: Any) -> Any:

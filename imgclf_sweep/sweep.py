@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from .data.datasets import Dataset
 from .errors import BadInput
 from .models import knobs
-from .space import SearchSpace
+from .space import Fixed, SearchSpace, frozen
 from .text import listed, printable, unknown
+from .trial import Suggestion
 
 MAXIMISED = ("accuracy", "auc", "precision", "recall", "f1", "iou")
 MINIMISED = ("loss", "error", "crossentropy", "entropy", "hinge", "divergence")
+
+VALIDATION_PARTS = ("stratified", "last")
 
 LOSSES = {  # Keras's name -> whether labels are class numbers (N,) rather than one-hot (N, classes)
     "sparse_categorical_crossentropy": True,
@@ -91,7 +94,10 @@ class Sweep:
     seed: from which every random number of the sweep follows.
     backend, sampler, pruner: the search; None means the backend's default (Optuna: TPE with median pruning).
     validation: part of the training images held out to measure trials on, in (0, 1).
+    validation_part: which images that is: "stratified", a seeded sample of every class, or "last", the last ones in order.
     test: part of all images sealed until `retrain`, in (0, 1); used only where the data set has no official test part.
+    known: configurations to try first, as dicts, numbered from 0: any knob of the model, inside the searched ranges or not,
+    and "epochs" for a number of its own. What one leaves out is the space's fixed value, else the model's default.
 
     Raises: BadInput, one line, for anything that cannot be run.
     """
@@ -110,6 +116,8 @@ class Sweep:
     pruner: str | None = None
     validation: float = 0.2
     test: float = 0.2
+    validation_part: str = "stratified"
+    known: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, Dataset):
@@ -127,8 +135,11 @@ class Sweep:
             _part(name, getattr(self, name))
         if self.loss not in LOSSES:
             raise BadInput(unknown("loss", self.loss, LOSSES))
+        if self.validation_part not in VALIDATION_PARTS:
+            raise BadInput(unknown("validation_part", self.validation_part, VALIDATION_PARTS))
         self._check_model()
         self._check_search()
+        object.__setattr__(self, "known", tuple(self._known(i, given) for i, given in enumerate(self.known)))
 
     def _check_model(self) -> None:
         if isinstance(self.model, str):
@@ -154,6 +165,44 @@ class Sweep:
             raise BadInput(unknown(f"sampler for backend {self.backend}", self.sampler, samplers))
         if self.pruner is not None and self.pruner not in pruners:
             raise BadInput(unknown(f"pruner for backend {self.backend}", self.pruner, pruners))
+
+    def _known(self, index: int, given: object) -> dict[str, Any]:
+        """One known configuration, checked and made whole: its params, and its "epochs" if it has its own."""
+        where = f"known configuration {index}"
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+            raise BadInput(f"{where} must be a dict such as dict(filters=32), got {printable(repr(given))}")
+        fixed = {name: p.default() for name, p in self.space.items() if isinstance(p, Fixed) and not p.when}
+        try:
+            params = fixed | {name: frozen(value) for name, value in given.items() if name != "epochs"}
+            own = {"epochs": given["epochs"]} if "epochs" in given else {}
+            _whole("epochs", own.get("epochs", 1), 1)
+            if isinstance(self.model, str):
+                knobs.check_space(SearchSpace(params))
+            elif isinstance(self.model, BuildFunction):
+                params = self._whole_build_params(params)
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from None
+        return params | own
+
+    def _whole_build_params(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters that `build(hp)` asks for, in its order, with defaults for those not given."""
+        for name in given:
+            if name not in self.space:
+                raise BadInput(unknown("parameter of build(hp)", name, self.space))
+        return self.space.completed(given)
+
+    @property
+    def known_suggestions(self) -> tuple[Suggestion, ...]:
+        """The known configurations as the first trials, numbered from 0."""
+        return tuple(
+            Suggestion(n, {k: v for k, v in given.items() if k != "epochs"}, given.get("epochs", self.epochs))
+            for n, given in enumerate(self.known)
+        )
+
+    @property
+    def shown_space(self) -> SearchSpace:
+        """The space as a table of trials shows it: widened by the values that known configurations add."""
+        return self.space.widened([s.params for s in self.known_suggestions])
 
     @property
     def sampler_name(self) -> str:
@@ -186,6 +235,7 @@ class Sweep:
             "model": model,
             "space": self.space.to_json(),
             "objective": objective,
+            "known": [dict(given) for given in self.known],
         }
 
     @classmethod

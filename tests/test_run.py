@@ -220,3 +220,29 @@ def test_a_changed_declaration_is_refused_with_the_difference(cli, digits_file):
     refused = cli("run", digits_file, *SYNTHETIC, "--trials", 2, code=2)
     assert "filters" in refused.stderr
     assert (cli.root / "sweeps" / "little" / "sweep.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(("backend", "sampler"), [*SEARCHES, ("keras-tuner", "bayesian")])
+def test_known_configurations_come_first_and_are_resumed_like_any(cli, digits_file, backend, sampler):
+    known = "known=[dict(filters=4, dense_units=8, dropout=0.1, optimizer='adam'), dict(filters=[6, 5], epochs=2)],"
+    digits_file.write_text(digits_file.read_text().replace("epochs=4,", "epochs=4, " + known))
+    command = ("run", digits_file, *SYNTHETIC, "--backend", backend, "--sampler", sampler)
+    cli(*command, "--trials", 6, "--name", "whole")
+    whole = record(cli, "whole").trials()
+    assert whole[0].params == {"filters": 4, "dense_units": 8, "dropout": 0.1, "optimizer": "adam"}
+    assert whole[1].params == {"filters": (6, 5)} and whole[1].epochs == 2
+    assert whole[1].state is State.COMPLETE and len(whole) == 6
+    cli(*command, "--trials", 1, "--name", "cut")
+    cli(*command, "--trials", 3, "--name", "cut")
+    cli(*command, "--trials", 6, "--name", "cut")
+    assert told(record(cli, "cut").trials()) == told(whole)
+
+
+def test_a_grid_with_known_configurations_runs_both_whole(cli, digits_file):
+    text = digits_file.read_text().replace("epochs=4,", "epochs=1, known=[dict(filters=3), dict(filters=5)],")
+    text = text.replace("Int(4, 64, step=4)", "4").replace("Float(0.0, 0.5)", "0")
+    digits_file.write_text(text)
+    cli("run", digits_file, *SYNTHETIC, "--sampler", "grid")
+    trials = record(cli).trials()
+    assert len(trials) == 2 + 3 * (1 + 2)
+    assert len({repr(t.params) for t in trials}) == len(trials)

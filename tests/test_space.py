@@ -96,3 +96,11 @@ def test_what_cannot_be_is_refused_in_one_line(make, says):
         make()
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_widening_makes_other_configurations_possible():
+    space = SearchSpace(a=Int(2, 8, step=2), b=Float(0.1, 0.2), c=Choice(["x"], when={"a": 4}))
+    wide = space.widened([{"a": 3, "b": 0.5, "d": (1, 2)}])
+    assert wide["a"].contains(3) and wide["a"].contains(8) and wide["b"].contains(0.5)
+    assert wide["c"] == space["c"] and wide["d"].contains((1, 2))
+    assert space.widened([{"a": 4, "b": 0.1, "c": "x"}]) == space

@@ -81,3 +81,41 @@ def test_what_cannot_be_run_is_refused_in_one_line(changes, says):
 def test_an_objectives_direction_must_be_known():
     with pytest.raises(BadInput, match="'min' or 'max'"):
         Objective("val_loss", "down")
+
+
+KNOWN = [{"filters": 8}, {"filters": [32, 16], "padding": "same", "epochs": 3}]
+
+
+def test_known_configurations_are_the_first_trials_and_widen_only_what_is_shown():
+    space = SearchSpace(filters=Choice([8, 16]), kernel_size=2)
+    sweep = declare(space=space, known=KNOWN)
+    first, second = sweep.known_suggestions
+    assert (first.number, first.params, first.epochs) == (0, {"kernel_size": 2, "filters": 8}, 10)
+    assert second.params == {"kernel_size": 2, "filters": (32, 16), "padding": "same"} and second.epochs == 3
+    assert sweep.space == space and space.contains(first.params) and not space.contains(second.params)
+    assert sweep.shown_space.contains(first.params) is False  # padding is shown too
+    assert sweep.shown_space["filters"].choices == (8, 16, (32, 16))
+    assert Sweep.from_json(json.loads(json.dumps(sweep.to_json()))) == sweep
+    assert [s.epochs for s in sweep.replaced(epochs=4).known_suggestions] == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("known", "says"),
+    [
+        ([3], "known configuration 0 must be a dict"),
+        ([{"filters": 8}, {"filter": 8}], "known configuration 1: unknown knob"),
+        ([{"filters": -8}], "known configuration 0"),
+        ([{"epochs": 0}], "known configuration 0: epochs"),
+    ],
+)
+def test_a_known_configuration_that_is_none_is_refused(known, says):
+    with pytest.raises(BadInput, match=says):
+        declare(known=known)
+
+
+def test_a_known_configuration_of_a_build_function_is_made_whole():
+    space = SearchSpace(a=Choice([1, 2]), b=Choice([3, 4], when={"a": 2}))
+    sweep = declare(model=BuildFunction("/a/b.py", "build", "00"), space=space, known=[{"a": 2}])
+    assert sweep.known_suggestions[0].params == {"a": 2, "b": 3}
+    with pytest.raises(BadInput, match="unknown parameter of build"):
+        declare(model=BuildFunction("/a/b.py", "build", "00"), space=space, known=[{"c": 2}])

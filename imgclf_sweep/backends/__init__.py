@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from ..sweep import Sweep
 from ..trial import Trial
@@ -12,9 +14,12 @@ from .protocol import Backend
 def open_backend(sweep: Sweep, history: Sequence[Trial], state: Mapping[str, str]) -> Backend:
     """The backend of `sweep`, as far as `history` (all recorded trials, by number) and its kept `state` have brought it.
 
+    Known configurations outside the space are passed over: they mean nothing to a search library.
+
     A grid is the same enumeration on every backend; Optuna's pruners work with it where one is named.
     The library named is imported here and not before. Raises: StoreError for a `state` that does not fit `history`.
     """
+    history = [t for t in history if t.number >= len(sweep.known) or sweep.space.contains(t.params)]
     grid = sweep.sampler_name == "grid"
     if grid and sweep.pruner_name == "none":
         from .grid_backend import GridBackend
@@ -25,9 +30,31 @@ def open_backend(sweep: Sweep, history: Sequence[Trial], state: Mapping[str, str
 
         return RandomBackend(sweep, history)
     if sweep.backend == "keras-tuner":
-        from .keras_tuner_backend import KerasTunerBackend
+        with _without_native_chatter():
+            from .keras_tuner_backend import KerasTunerBackend
 
         return KerasTunerBackend(sweep, history, state)
     from .optuna_backend import OptunaBackend
 
     return OptunaBackend(sweep, history)
+
+
+@contextmanager
+def _without_native_chatter() -> Iterator[None]:
+    """While Keras's tensor library is imported, what its native code writes to stderr goes nowhere.
+
+    TensorFlow says four lines about processor features whatever TF_CPP_MIN_LOG_LEVEL is; errors come as exceptions.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # stderr is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

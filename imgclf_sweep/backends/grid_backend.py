@@ -15,17 +15,21 @@ from .protocol import Exhausted
 
 
 class GridBackend:
-    """Trial n tries the n-th configuration of `space.grid()`; after the last, Exhausted. Needs no history and no state."""
+    """Trial n tries the n-th configuration of `space.grid()`, counted after the known ones; after the last, Exhausted.
+
+    Needs no history and no state.
+    """
 
     def __init__(self, sweep: Sweep) -> None:
         self._space: SearchSpace = sweep.space
         self._epochs = sweep.epochs
+        self._first = len(sweep.known)
         self._rest: Iterator[Params] = iter(())
         self._next = -1  # the number of the configuration that `_rest` yields next
         self._last: tuple[int, Params | None] = (-1, None)
 
     def ask(self, number: int, worker: str) -> Suggestion | Exhausted:
-        params = self._configuration(number)
+        params = self._configuration(number - self._first)
         return Exhausted() if params is None else Suggestion(number, dict(params), self._epochs)
 
     def _configuration(self, number: int) -> Params | None:
@@ -37,6 +41,9 @@ class GridBackend:
         self._next = number + 1
         self._last = (number, params)
         return params
+
+    def adopt(self, suggestion: Suggestion) -> None:
+        pass
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         return False

@@ -96,6 +96,16 @@ class KerasTunerBackend:
             parent=None if parent is None else next(n for n, trial_id in self._ids.items() if trial_id == parent),
         )
 
+    def adopt(self, suggestion: Suggestion) -> None:
+        if suggestion.number in self._ids:  # adopted just before a kill that kept it from the record's trials
+            return
+        space = self._sweep.space
+        with _quiet():
+            self._oracle.given = {name: encode(space[name], value) for name, value in suggestion.params.items()}
+            trial = self._oracle.create_trial(str(suggestion.number))
+            self._ids[suggestion.number] = trial.trial_id
+            self._changed.add(trial.trial_id)
+
     def report(self, number: int, epoch: int, value: float) -> bool:
         return False
 

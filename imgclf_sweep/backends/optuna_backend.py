@@ -20,10 +20,7 @@ from .seeding import proposal_seed
 
 STARTUP_TRIALS = 5  # trials that complete before the median pruner stops any: Optuna's default
 FIRST_JUDGED_EPOCH = 2  # the median pruner lets every trial have its first epoch: it says little about the tenth
-FIRST_RUNG, REDUCTION = (
-    1,
-    4,
-)  # successive halving compares at epochs 1, 4, 16, ... and keeps the best quarter: Optuna's default
+FIRST_RUNG, REDUCTION = 1, 4  # successive halving compares at epochs 1, 4, 16, ... and keeps the best quarter, by default
 
 
 class OptunaBackend:
@@ -109,6 +106,10 @@ class OptunaBackend:
             params[name] = parameter.default() if code is None else code.decode(self._suggest(trial, name))
         self._open[number] = trial
         return params
+
+    def adopt(self, suggestion: Suggestion) -> None:
+        with _quiet():
+            self._start(suggestion.number, suggestion.params)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         trial, last = self._open[number], self._reported.get(number, 0)

@@ -22,7 +22,7 @@ class Backend(Protocol):
     Numbers. The caller numbers trials from 0 without gaps and passes the next number to `ask`. Everything about a trial is
     said by its number.
 
-    Opening. A backend is made with the sweep, the recorded trials in order of number, and the state it asked to be kept
+    Opening. A backend is made with the sweep, the recorded trials of this space in order of number, and the state it asked to be kept
     (`open_backend`). Finished trials are as good as told; trials that are RUNNING or QUEUED were asked and are still open:
     they may be reported and told without a new `ask`.
 
@@ -32,6 +32,11 @@ class Backend(Protocol):
     def ask(self, number: int, worker: str) -> Suggestion | Wait | Exhausted:
         """The configuration for trial `number`. `worker` is the asking slot's name, stable over the sweep ("w0", "w1", ...);
         a worker has at most one open trial. After Wait or Exhausted the number is still free."""
+        ...
+
+    def adopt(self, suggestion: Suggestion) -> None:
+        """A configuration of the user's, of this space, becomes an asked trial: reported and told like any other. The first
+        `len(sweep.known)` numbers are such trials or lie outside the space; those outside are never mentioned here."""
         ...
 
     def report(self, number: int, epoch: int, value: float) -> bool:

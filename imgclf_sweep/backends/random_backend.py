@@ -53,6 +53,9 @@ class RandomBackend:
         untried = list(_untried(self._space, tried))
         return untried[int(rng.integers(len(untried)))] if untried else None
 
+    def adopt(self, suggestion: Suggestion) -> None:
+        self._tried[suggestion.number] = _key(suggestion.params)
+
     def report(self, number: int, epoch: int, value: float) -> bool:
         return False
 

@@ -39,6 +39,7 @@ for verb in (run, check, list_sweeps, status, trials, best, retrain, predict, bo
 
 def main() -> None:
     """Run the command line. Every failure is one line on stderr and an exit code from `errors`."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported, if it ever is
     try:
         code = sweep.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -11,23 +11,33 @@ from .options import data_dir_option, root_option
 
 @click.command(epilog="Example:  sweep check search_spaces/digits.py")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--at", multiple=True, metavar="NAME=VALUE", help="Show the network of one configuration; may be repeated.")
+@click.option("--known", type=click.IntRange(0), metavar="N", help="Show the network of the file's Nth known configuration.")
 @data_dir_option
 @root_option
-def check(file: Path, root: Path, data_dir: Path | None) -> None:
+def check(file: Path, root: Path, data_dir: Path | None, at: tuple[str, ...], known: int | None) -> None:
     """Say in words what FILE searches, and build its smallest and largest model."""
-    from ..check import describe, extremes
+    from ..check import configuration, describe, extremes, summary
     from ..data.cache import prepare
     from ..declare import read
 
-    sweep = read(file)
+    def note(line: str) -> None:
+        click.echo(line, err=True)
+
+    sweep = read(file, note=note)
+    params = configuration(sweep, at, known) if at or known is not None else None
     prepared = prepare(
         sweep.dataset,
         cache=root / "cache",
         data_dir=data_dir,
         test=sweep.test,
         seed=sweep.seed,
-        note=lambda line: click.echo(line, err=True),
+        note=note,
     )
+    if params is not None:
+        for line in summary(sweep, prepared, params):
+            click.echo(line)
+        return
     for line in describe(sweep, prepared):
         click.echo(line)
     for line in extremes(sweep, prepared):

@@ -43,7 +43,7 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     from ..record.layout import SweepDir
     from ..record.write import Record
 
-    sweep = read(file)
+    sweep = read(file, note=_note)
     overrides = {key: options[key] for key in ("backend", "sampler", "pruner", "epochs", "seed")}
     sweep = sweep.replaced(**overrides)
     directory = SweepDir(root, file.stem if name is None else name)
@@ -51,12 +51,13 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     prepared = prepare(
         sweep.dataset, cache=root / "cache", data_dir=data_dir, test=sweep.test, seed=sweep.seed, note=_note
     )
-    parts(prepared, sweep.validation, sweep.seed, options["limit_images"])  # refused now rather than in a worker
+    limit = options["limit_images"]
+    parts(prepared, sweep.validation, sweep.seed, limit, sweep.validation_part)  # refused now rather than in a worker
     record = Record.open(
         directory,
         sweep,
         trials=trials,
-        limit_images=options["limit_images"],
+        limit_images=limit,
         data=prepared,
         trainer=options["trainer"],
     )
@@ -73,15 +74,11 @@ def _note(line: str) -> None:
 def _target(sweep: Sweep, trials: int | None) -> int:
     if sweep.sampler_name != "grid":
         return trials or sweep.trials
-    size = sweep.space.grid_size()
+    size = len(sweep.known) + sweep.space.grid_size()
     return min(trials, size) if trials else size
 
 
 def _conduct(directory: SweepDir, record: Record, trials: int, options: dict[str, Any]) -> int:
-    history = record.trials()
-    if len(history) >= trials and all(t.state.finished for t in history):
-        click.echo(f"sweep '{directory.name}' already has {len(history)} of {trials} trials; {_next_steps(directory)}")
-        return 0 if any(t.value is not None for t in history) else 1
     from ..backends import open_backend
     from ..run import Loop, Stop
     from ..tracking.console import ConsoleTracker
@@ -89,14 +86,23 @@ def _conduct(directory: SweepDir, record: Record, trials: int, options: dict[str
     from ..tracking.tensorboard import TensorBoardTracker
     from ..training.protocol import Setup
 
+    history = record.trials()
+    console = ConsoleTracker()
+    board = TensorBoardTracker(directory.logs, console.note)
+    if len(history) >= trials and all(t.state.finished for t in history):
+        board.opened(SweepInfo(directory.name, record.sweep, trials, history))  # a kill may have kept its last lines
+        board.closed("")
+        click.echo(f"sweep '{directory.name}' already has {len(history)} of {trials} trials; {_next_steps(directory)}")
+        return 0 if any(t.value is not None for t in history) else 1
     stop = Stop()
     with stop.listening():
         setup = Setup(record.sweep, record.info.data, options["limit_images"], options["trainer"])
         executor = make_executor(setup, directory.worker_logs, options["workers"], trials)  # workers import meanwhile
-        tracker = Trackers([TensorBoardTracker(directory.logs), ConsoleTracker()])
+        tracker = Trackers([board, console])
         backend = None
         try:
             backend = open_backend(record.sweep, history, record.state())
+            record.keep_state(backend.state())  # what it caught up on after a kill
             tracker.opened(SweepInfo(directory.name, record.sweep, trials, history, len(executor.slots)))
             loop = Loop(
                 directory,

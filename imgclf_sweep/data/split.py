@@ -34,15 +34,24 @@ class Parts:
         return np.sort(np.concatenate([self.train, self.validation]))
 
 
-def parts(prepared: Prepared, validation: float, seed: int, limit_images: int | None = None) -> Parts:
+def parts(
+    prepared: Prepared, validation: float, seed: int, limit_images: int | None = None, part: str = "stratified"
+) -> Parts:
     """Hold `validation` (in (0, 1)) of the training images out, after cutting them to `limit_images` if given.
 
+    part: "stratified", or "last": the last ones in their order, duplicates and classes as they fall (`validation_split` of
+    Keras's `fit` does that).
     Reads labels and groups only.  Raises: BadInput where a class cannot be in both parts.
     """
     labels, groups, classes = prepared.labels(), prepared.groups(), prepared.classes
     chosen = np.arange(len(labels))
     if limit_images is not None:
         chosen = sample(labels, groups, limit_images, seed)
+    if part == "last":
+        cut = len(chosen) - max(1, round(validation * len(chosen)))
+        if cut < 1:
+            raise BadInput(f"{len(chosen)} images are too few to hold {validation:g} of them out")
+        return Parts(chosen[:cut], chosen[cut:])
     kept, held = hold_out(labels[chosen], groups[chosen], validation, seed, classes=classes)
     return Parts(chosen[kept], chosen[held])
 

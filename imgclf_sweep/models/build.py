@@ -32,10 +32,14 @@ class Built:
 
 
 class Builder:
-    """Builds the models of one sweep. A user's `build(hp)` is read once, by executing its sweep file: only in a worker."""
+    """Builds the models of one sweep. A user's `build(hp)` is read once, by executing its sweep file: only in a worker.
 
-    def __init__(self, sweep: Sweep) -> None:
+    pretrained: False leaves weights that would be downloaded or read out: to count parameters, say.
+    """
+
+    def __init__(self, sweep: Sweep, *, pretrained: bool = True) -> None:
         self._sweep = sweep
+        self._pretrained = pretrained
         self._function: Callable[[Any], Any] | None = None
 
     def build(self, params: Params, shape: tuple[int, int, int], classes: int) -> Built:

@@ -73,14 +73,15 @@ def cells(columns: Iterable[Column], params: Mapping[str, Value]) -> dict[str, C
 def columns_of(sweep: Sweep) -> list[Column]:
     """The columns of a sweep, in the order of its parameters. Never empty: the dashboard shows nothing without any."""
     found: list[Column] = []
-    for name, parameter in sweep.space.items():
-        found += _columns(name, parameter, sweep.space, {c.name for c in found})
+    space = sweep.shown_space
+    for name, parameter in space.items():
+        found += _columns(name, parameter, space, {c.name for c in found})
     if not found:
         model = sweep.model if isinstance(sweep.model, str) else "build"
         return [Column("model", "", "model", "string", "constant", (model,))]
     displays = [c.display for c in found]
     found = [replace(c, display=c.name) if displays.count(c.display) > 1 else c for c in found]
-    shown = _shown(found, sweep.space)
+    shown = _shown(found, space)
     return [replace(c, differs=c.name in shown) for c in found]
 
 
@@ -163,13 +164,16 @@ def _shown(columns: Sequence[Column], space: SearchSpace) -> set[str]:
 
 
 def _short(name: str, suffix: str = "") -> str:
-    """`name + suffix` within NAME_LIMIT characters: the name's words are cut to one common length until it fits."""
-    words, room = name.split("_"), NAME_LIMIT - len(suffix)
-    for most in range(max(map(len, words)), 0, -1):
-        short = "_".join(word[:most] for word in words)
-        if len(short) <= room:
-            return short + suffix
-    return name[:room] + suffix
+    """`name + suffix` within NAME_LIMIT characters: the longest word of the name is cut until it fits.
+
+    >>> _short("learning_rate", ".log10")
+    'lear_rate.log10'
+    """
+    words = name.split("_")
+    while len("_".join(words)) + len(suffix) > NAME_LIMIT and any(words):
+        longest = max(range(len(words)), key=lambda i: len(words[i]))
+        words[longest] = words[longest][:-1]
+    return "_".join(words) + suffix
 
 
 def metric_tag(name: str) -> str:

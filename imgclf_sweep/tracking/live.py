@@ -72,16 +72,14 @@ class Display:
         total = progress.info.trials
         now = progress.done + sum(r.part for r in progress.running.values())
         row = Table.grid(padding=(0, 1))
-        row.add_column(no_wrap=True)
-        row.add_column(no_wrap=True)
-        row.add_column(no_wrap=True, overflow="ellipsis")
+        for _ in range(3):
+            row.add_column(no_wrap=True)
         row.add_row(
             Text(f"{progress.done}/{total} trials", style="bold"),
             ProgressBar(total=max(total, 1), completed=min(now, total), width=24),
-            Text(f"{duration(self._clock() - progress.began)}, {time_left(progress.left())}"),
+            Text(f"elapsed {duration(self._clock() - progress.began)}, {time_left(progress.left())}"),
         )
-        row.add_row(Text(""), Text(""), Text(counts_text(progress.counts), style="dim"))
-        return row
+        return Group(row, Text(counts_text(progress.counts), style="dim"))
 
     def _best(self) -> RenderableType:
         progress = self._progress
@@ -103,7 +101,7 @@ class Display:
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True, justify="right")
-        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column()  # gives way first where the terminal is narrow
         metric = printable(self._progress.info.sweep.objective.metric)
         for number, trial in running[:ROWS]:
             value = "" if trial.value is None else f"{metric} {trial.value:.4f}"
@@ -112,7 +110,7 @@ class Display:
                 Text(f"epoch {trial.epoch}/{trial.suggestion.epochs}"),
                 Text(value),
                 Text(duration(self._clock() - trial.started)),
-                Text(params_text(trial.suggestion.params), style="dim"),
+                Text(params_text(trial.suggestion.params), style="dim", no_wrap=True, overflow="ellipsis"),
             )
         if len(running) > ROWS:
             table.add_row(Text(f"and {len(running) - ROWS} more"))

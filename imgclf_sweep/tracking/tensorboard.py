@@ -57,11 +57,11 @@ class TensorBoardTracker:
         self._warned = False
         self._open: dict[int, tuple[RunWriter, int]] = {}  # the writer and the last step written
         self._lost: set[int] = set()  # could not be written; left to the next opening
+        self._progress: _Progress | None = None
 
     def opened(self, info: SweepInfo) -> None:
         self._name, self._objective = info.name, info.sweep.objective
         self._columns = columns_of(info.sweep)
-        self._progress: _Progress | None = None
         with self._guarded():
             self._set_aside(info)
             self._open_sweep(info)

@@ -33,9 +33,10 @@ def fitted(setup: Setup, part: str) -> Fitted:
     """Choose the images of `part` ("train" or "all") and fit the scaling on them.  Raises: SweepError."""
     prepared = Prepared.open(Path(setup.data))
     x, y = prepared.train()
-    split = parts(prepared, setup.sweep.validation, setup.sweep.seed, setup.limit_images)
+    sweep = setup.sweep
+    split = parts(prepared, sweep.validation, sweep.seed, setup.limit_images, sweep.validation_part)
     train, validation = (split.both, None) if part == "all" else (split.train, split.validation)
-    return Fitted(prepared, x, y, train, validation, fit_affine(x, setup.sweep.dataset.scale, train))
+    return Fitted(prepared, x, y, train, validation, fit_affine(x, sweep.dataset.scale, train))
 
 
 @dataclass(frozen=True)

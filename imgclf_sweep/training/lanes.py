@@ -206,9 +206,7 @@ class Lanes:
         self._restart = np.zeros(self.lanes, bool)
         self._loaded = np.zeros(self.lanes, bool)
         names = METRICS[: len(rows[0])]
-        return [
-            dict(zip(names, row, strict=True)) if on else None for row, on in zip(rows, self._active, strict=True)
-        ]
+        return [dict(zip(names, row, strict=True)) if on else None for row, on in zip(rows, self._active, strict=True)]
 
     def lane_weights(self, lane: int, best: bool = True) -> list[np.ndarray]:
         """A lane's weights, those of its best epoch or of its last one, as the Keras model's `set_weights` takes them."""
@@ -218,5 +216,3 @@ class Lanes:
 
 def _stack(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-

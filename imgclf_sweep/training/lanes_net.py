@@ -5,6 +5,7 @@ What each layer computes is Keras 3's (its JAX backend), so that the weights mea
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -140,17 +141,38 @@ def convolve(x: Array, kernel: Array, size: tuple[int, int], same: bool, how: st
 
 
 def max_pool(x: Array, size: int) -> Array:
-    """The largest of each size x size window of x (B, H, W, C); what is left over at the edge is dropped.
-
-    By reshaping: its gradient is a comparison, where XLA's windowed maximum has a slow scatter. Equal maxima share the
-    gradient; XLA gives it to the first.
-    """
+    """The largest of each size x size window of x (B, H, W, C); what is left over at the edge is dropped."""
     if size == 1:
         return x
     batch, height, width, channels = x.shape
     rows, columns = height // size, width // size
     x = x[:, : rows * size, : columns * size]
-    return x.reshape(batch, rows, size, columns, size, channels).max(axis=(2, 4))
+    return _largest(x.reshape(batch, rows, size, columns, size, channels))
+
+
+@jax.custom_vjp
+def _largest(x: Array) -> Array:
+    """The maximum over axes 2 and 4 of x (B, H, s, W, s, C), by comparing and in the gradient too: XLA's windowed maximum
+    has a slow scatter there. Equal maxima share the gradient, where XLA gives it to the first."""
+    return functools.reduce(jnp.maximum, _places(x))
+
+
+def _places(x: Array) -> list[Array]:
+    return [x[:, :, i, :, j] for i in range(x.shape[2]) for j in range(x.shape[4])]
+
+
+def _largest_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    largest = _largest(x)
+    return largest, (x, largest)
+
+
+def _largest_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array]:
+    x, largest = kept
+    share = gradient / sum((place == largest).astype(x.dtype) for place in _places(x))
+    return (jnp.where(x == largest[:, :, None, :, None], share[:, :, None, :, None], 0),)
+
+
+_largest.defvjp(_largest_forward, _largest_backward)
 
 
 def moments(x: Array, mask: Array | None) -> tuple[Array, Array]:

@@ -16,8 +16,9 @@ import numpy as np
 Array = Any
 
 
-def key_of(seed: Array, *path: Array | int) -> Array:
+def key_of(seed: Array | int, *path: Array | int) -> Array:
     """A key, uint32 (2,), for a seed below 2**32 and a path of numbers such as epoch and step."""
+    seed = jnp.uint32(seed)
     key = jnp.stack([_mix(seed + np.uint32(0x9E3779B9)), _mix(seed ^ np.uint32(0x85EBCA6B))])
     for number in path:
         key = fold(key, number)

@@ -109,7 +109,9 @@ def _first(tree: Any) -> Any:
 
 def _choose(which: Array, new: Any, old: Any) -> Any:
     """For each lane, or for the only one, the new arrays or the old ones."""
-    return jax.tree.map(lambda a, b: jnp.where(which.reshape(-1, *(1,) * (a.ndim - 1)) if a.ndim else which, a, b), new, old)
+    return jax.tree.map(
+        lambda a, b: jnp.where(which.reshape(-1, *(1,) * (a.ndim - 1)) if a.ndim else which, a, b), new, old
+    )
 
 
 def _keep_best(state: State, numbers: Array, control: Control) -> State:

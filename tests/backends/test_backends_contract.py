@@ -210,6 +210,36 @@ def test_tpe_does_not_depend_on_the_hashes_of_a_process() -> None:
     assert "params" in printed.pop()
 
 
+FIRST = """
+import sys
+sys.path.insert(0, {here!r})
+from backends_driver import Driver, a_sweep
+import imgclf_sweep.backends.exports
+loaded = lambda *names: [n for n in names if n in sys.modules]
+assert loaded("optuna", "keras_tuner", "keras", "tensorflow", "sqlalchemy") == []
+Driver(a_sweep(epochs=4, backend="random")).run(3)
+Driver(a_sweep(epochs=4, backend="keras-tuner", sampler="grid")).run(3)
+assert loaded("optuna", "keras_tuner", "keras", "tensorflow") == []
+Driver(a_sweep(epochs=4, backend="optuna")).run(3)
+assert loaded("optuna", "keras_tuner", "keras", "tensorflow") == ["optuna"]
+Driver(a_sweep(epochs=4, backend="keras-tuner")).run(3)
+assert loaded("keras_tuner", "keras") == ["keras_tuner", "keras"]
+print("still here", file=sys.stderr)
+"""
+
+
+def test_a_library_is_imported_when_it_is_named_and_says_nothing() -> None:
+    here = os.path.dirname(__file__)
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST.format(here=here)],
+        cwd=os.path.join(here, "..", ".."),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "still here\n")
+
+
 def test_the_driver_gives_a_record_its_trials_back() -> None:
     import dataclasses
     import json

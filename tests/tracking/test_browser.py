@@ -22,7 +22,7 @@ def test_the_hparams_tab_shows_the_sweep(tmp_path: Path) -> None:
         page = Page(driver, server.url)
         table = page.table()
         assert sorted(table["rows"]) == [f"synth-{t.number:04d}" for t in trials]
-        assert table["hparams"] == ["batch_norm", "dense_units", "dropout", "ker_siz_blocks", "lear_rate.log10"]
+        assert table["hparams"] == ["batch_norm", "dense_units", "dropout", "ker_size_blocks", "lear_rate.log10"]
         assert table["metrics"] == ["objective", "val_loss", "accuracy", "epochs_run", "trial_seconds"]
         page.screenshot(tmp_path / "board.png")
         parallel = page.parallel()

@@ -285,6 +285,11 @@ def test_a_config_of_a_sweep_that_never_started_is_replaced_only_if_it_differs(l
     assert config is not None and [info.name for info in config.hparam_infos] == ["filters"]
 
 
+def test_it_can_be_closed_without_having_been_opened(tmp_path: Path) -> None:
+    TensorBoardTracker(tmp_path / "synth").closed("stopped by an error")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_id_is_short_padded_and_unique() -> None:
     long = "a-very-long-name-for-a-sweep-of-cifar"
     assert trial_id("digits", 7) == "digits-0007"
