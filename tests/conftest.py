@@ -39,7 +39,7 @@ class Cli:
     def start(self, *arguments: object, synthetic: dict | None = None, **options) -> subprocess.Popen:
         environment = {**os.environ, "IMGCLF_SWEEP_SYNTHETIC": json.dumps(synthetic or {}), "COLUMNS": "120"}
         environment |= options.pop("env", {})
-        command = [sys.executable, "-c", "from imgclf_sweep.cli import main; main()", *map(str, arguments)]
+        command = [sys.executable, "-m", "imgclf_sweep", *map(str, arguments)]
         command += [] if {"--help", "--version"} & set(command) else ["--root", str(self.root)]
         pipe = subprocess.PIPE
         return subprocess.Popen(

@@ -13,7 +13,7 @@ FLOORS = [  # lowest first
     {"errors", "text", "child"},
     {"parameters", "space", "sweep", "trial", "sweepfile", "data", "models"},
     {"record", "backends", "executors", "tracking", "training"},
-    {"run", "retrain", "score", "export", "predict", "check", "declare", "board"},
+    {"run", "retrain", "finishing", "score", "export", "predict", "check", "declare", "board", "figures", "pictures", "compare"},
     {"cli"},
 ]
 WINGS = {  # room -> rooms of its own floor or the one below that it may know
@@ -31,6 +31,7 @@ HOMES = {  # library -> the files that may import it, as prefixes of their path 
     "tensorflow": ("training/",),
     "cv2": ("data/", "predict"),
     "sklearn": ("data/", "score"),
+    "matplotlib": ("figures",),
 }
 
 
@@ -67,7 +68,7 @@ def room_of(path):
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_downward(path):
     room = room_of(path)
-    if room == "__init__":
+    if room in ("__init__", "__main__"):
         return
     floor = floor_of(room)
     assert floor is not None, f"{room} has no floor: give it one in FLOORS"
@@ -144,12 +145,12 @@ try:
     main()
 except SystemExit as end:
     code = end.code
-heavy = [m for m in ("tensorflow", "keras", "jax", "torch", "keras_tuner", "optuna", "tensorboard") if m in sys.modules]
+heavy = [m for m in ("tensorflow", "keras", "jax", "torch", "keras_tuner", "optuna", "tensorboard", "matplotlib") if m in sys.modules]
 print("HEAVY", heavy, code)
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["status", "x"], ["trials", "x"], ["best", "x"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["status", "x"], ["trials", "x"], ["best", "x"], ["compare", "x"]])
 def test_light_verbs_load_no_heavy_library(arguments, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LIGHT.format(arguments=arguments)],

@@ -43,7 +43,7 @@ def test_names_default_to_the_newest(done, digits_file):
 
 
 def test_piping_into_head_is_no_error(done):
-    command = f"{sys.executable} -c 'from imgclf_sweep.cli import main; main()' trials --json --root {done.root} | head -1"
+    command = f"{sys.executable} -m imgclf_sweep trials --json --root {done.root} | head -1"
     piped = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert piped.stdout == "[\n" and piped.stderr == ""
 

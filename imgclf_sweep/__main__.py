@@ -1,0 +1,5 @@
+"""`python -m imgclf_sweep` is `sweep`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,94 @@
+"""One sweep as a user has it: search with a pruned, a failed and a resumed trial, a real TensorBoard, retrain, predict."""
+
+import os
+import signal
+import time
+
+import cv2
+import numpy as np
+import pytest
+from hparams_checks import check_board
+from sklearn.datasets import load_digits
+
+from imgclf_sweep.board import serve
+from imgclf_sweep.record.layout import SweepDir
+from imgclf_sweep.record.read import Reader
+from imgclf_sweep.trial import State
+
+SYNTHETIC = ("--trainer", "synthetic")
+
+
+def test_a_real_tensorboard_shows_every_trial_as_the_record_has_it(cli, digits_file):
+    """HTTP checks on a finished sweep with pruned trials, a failed one, one resumed after its worker died and one after
+    everything died."""
+    faults = {"1": ["diverge", 2, 9], "2": ["kill", 3, 1]}
+    command = ("run", digits_file, *SYNTHETIC, "--trials", 16, "--epochs", 8, "--workers", 1)
+    process = cli.start(*command, synthetic={"faults": faults, "delay": 0.1})
+    reader = None
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:  # until the fifth trial is under way
+        if (cli.root / "sweeps" / "little" / "sweep.db").exists():
+            reader = reader or Reader(SweepDir(cli.root, "little"))
+            trials = reader.trials()
+            if len(trials) == 5 and trials[4].curve:
+                break
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    cli(*command, synthetic={"faults": faults})
+
+    trials = reader.trials()
+    assert len(trials) == 16 and all(t.state.finished for t in trials)
+    assert trials[1].state is State.FAILED and trials[1].curve
+    assert trials[2].state is not State.FAILED and trials[2].attempts == 2
+    assert trials[4].attempts == 2
+    assert any(t.state is State.PRUNED for t in trials)
+    with serve(SweepDir(cli.root, "little").logs) as server:
+        check_board(server.url, trials, reader.sweep, "little")
+
+
+def digit_image(path, index, size):
+    """A digit of scikit-learn's as an image file of another size; returns its class."""
+    digits = load_digits()
+    image = cv2.resize(np.uint8(digits.images[index] * 255 / 16), size, interpolation=cv2.INTER_NEAREST)
+    assert cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
+    return str(digits.target[index])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["optuna", "keras-tuner"])
+def test_search_retrain_and_predict_with_real_training(cli, project, tmp_path, backend):
+    space = project / "search_spaces" / "digits.py"
+    options = ("--backend", backend, "--name", "real", "--trials", 3, "--epochs", 8)
+    cli("run", space, *options)
+    trials = Reader(SweepDir(cli.root, "real")).trials()
+    assert [t.number for t in trials] == [0, 1, 2] and all(t.state is State.COMPLETE for t in trials)
+    assert all((SweepDir(cli.root, "real").checkpoint(n) / "best.weights.h5").exists() for n in range(3))
+    again = cli("run", space, *options)
+    assert "already has 3" in again.stdout
+
+    out = cli("retrain", "real").stdout
+    assert "test accuracy" in out and "test images alone" in out
+    best = cli.root / "sweeps" / "real" / "best"
+    assert {"model.keras", "labels.txt", "manifest.json", "score.json"} <= {p.name for p in best.iterdir()}
+    images, truth = [], []
+    for index, size in ((0, (8, 8)), (1, (80, 80)), (2, (31, 57)), (3, (16, 16))):
+        images.append(tmp_path / f"image{index}.png")
+        truth.append(digit_image(images[-1], index, size))
+    predictions = cli.json("predict", "real", *images)
+    assert [p["path"] for p in predictions] == [str(p) for p in images]
+    assert sum(p["label"] == t for p, t in zip(predictions, truth, strict=True)) >= 3
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_real_gray_cifar(cli, project, real_data, tmp_path):
+    space = project / "search_spaces" / "cifar_gray.py"
+    options = ("--trials", 2, "--epochs", 1, "--limit-images", 1000, "--data-dir", real_data)
+    cli("run", space, *options, "--name", "gray")
+    assert len(cli.json("trials", "gray")) == 2
+    cli("retrain", "gray")
+    image = next((real_data / "cifar10_images" / "test" / "cat").iterdir())
+    assert cli.json("predict", "gray", image)[0]["label"] in (
+        "airplane automobile bird cat deer dog frog horse ship truck".split()
+    )
