@@ -240,7 +240,7 @@ def _arguments() -> argparse.Namespace:
     add("--lanes", type=int, default=12, help="trials trained as one program, at most")
     add("--configs", choices=("grid", "subset"), default="grid")
     add("--baseline-trials", type=int, default=6, help="trials of plain Keras fit; 0 leaves them out")
-    add("--conv", default="patches", help=f"ways to compute convolutions, compared in turn: {','.join(CONVS)}")
+    add("--conv", default=CONVS[0], help=f"ways to compute convolutions, compared in turn: {','.join(CONVS)}")
     add("--precision", help="jax_default_matmul_precision, such as float32; by default TF32 on such a GPU")
     add("--threads", type=int, default=12, help="compilations side by side")
     add("--cache", help="a directory for compiled programs; without it everything is compiled anew")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .child import Child, connect
 from .errors import BadInput
-from .models import knobs
+from .models.families import FAMILIES
 from .space import Parameter, Params, SearchSpace, frozen
 from .sweep import BuildFunction, Sweep
 from .text import listed, printable, unknown
@@ -79,7 +79,7 @@ def configuration(sweep: Sweep, at: Sequence[str], known: int | None) -> Params:
             raise BadInput(f"there is no known configuration {known}; this file has {len(sweep.known)}, numbered from 0")
         return sweep.known_suggestions[known].params
     given = dict(_assignment(text) for text in at)
-    allowed = sweep.space if isinstance(sweep.model, BuildFunction) else {**sweep.space, **knobs.KNOBS}
+    allowed = sweep.space if isinstance(sweep.model, BuildFunction) else {**sweep.space, **FAMILIES[sweep.model].knobs}
     for name in given:
         if name not in allowed:
             raise BadInput(unknown("parameter", name, allowed))
@@ -185,13 +185,11 @@ class _Extremes:
 
 
 def _summarise(sweep: Sweep, shape: tuple[int, int, int], classes: int, params: Params) -> dict[str, Any]:
-    from .models.build import Builder, count_parameters
+    from .models.build import Builder, count_parameters, summary_lines
 
     model = Builder(sweep, pretrained=False).build(params, shape, classes).model
-    lines: list[str] = []
-    model.summary(line_length=100, print_fn=lambda text, *_, **__: lines.extend(text.splitlines()))
     total, trainable = count_parameters(model)
-    return {"lines": lines, "total": total, "trainable": trainable}
+    return {"lines": summary_lines(model), "total": total, "trainable": trainable}
 
 
 def _find_extremes(sweep: Sweep, shape: tuple[int, int, int], classes: int) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """An export: a directory with a model that stands alone, made whole under another name and then put in place.
 
 model.keras   stock Keras layers; takes raw uint8 (N, H, W, C) images of the size and colour in the manifest
+architecture.json, model.weights.h5: the same model in two files, for `keras.models.model_from_json` and `load_weights`
 labels.txt    one class name a line, in the order of the model's outputs
 manifest.json how the model came to be, how its images are read, its score
-score.json, classification_report.txt, confusion_matrix.csv
+score.json, classification_report.txt, confusion_matrix.csv, summary.txt (the layers), and pictures of these and of the training
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .data.datasets import Dataset
 from .errors import StoreError, SweepError
 from .text import printable
 
-MODEL, LABELS, MANIFEST = "model.keras", "labels.txt", "manifest.json"
+MODEL, LABELS, MANIFEST, SUMMARY = "model.keras", "labels.txt", "manifest.json", "summary.txt"
 FORMAT = 1
 TOLERANCE = 1e-5
 RELOAD_SECONDS = 600.0

@@ -35,8 +35,22 @@ PANELS = 4
 TEXT_LINES = 150
 TILE_PIXELS = 160  # the side to which the images of a grid are made smaller
 FALLBACK = (  # families that write what DejaVu cannot, used where they are installed
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "Yu Gothic"),
-    *("Hiragino Sans", "Malgun Gothic", "Arial Unicode MS", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Hebrew"),
+    *(
+        "Noto Sans CJK SC",
+        "Noto Sans CJK JP",
+        "Source Han Sans SC",
+        "WenQuanYi Zen Hei",
+        "Microsoft YaHei",
+        "Yu Gothic",
+    ),
+    *(
+        "Hiragino Sans",
+        "Malgun Gothic",
+        "Arial Unicode MS",
+        "Noto Sans Devanagari",
+        "Noto Sans Thai",
+        "Noto Sans Hebrew",
+    ),
 )
 
 
@@ -59,6 +73,7 @@ def samples(x: np.ndarray, y: np.ndarray, names: Sequence[str], title: str, colu
     for number in range(shown):
         of_class = np.flatnonzero(y == number)
         rows.append(np.sort(rng.choice(of_class, min(columns, len(of_class)), replace=False)))
+    columns = max(map(len, rows))
     height, width = _shrunk(x[:1])[0].shape[:2]
     gap = max(1, round(max(height, width) * 0.06))
     canvas = np.full((shown * (height + gap) - gap, columns * (width + gap) - gap, x.shape[3]), 255, dtype="uint8")
@@ -81,10 +96,10 @@ def samples(x: np.ndarray, y: np.ndarray, names: Sequence[str], title: str, colu
     return png.getvalue()
 
 
-def curves(groups: Sequence[Group], title: str, chosen: int | None = None) -> bytes:
+def curves(groups: Sequence[Group], title: str, mark: tuple[int, str] | None = None) -> bytes:
     """Loss, accuracy and what else was measured by epoch, train and validation in one panel; at most two groups.
 
-    chosen: the epoch to mark as the one that counts.
+    mark: an epoch to point out, and what it is.
     """
     measured = {n for g in groups for t in g.trainings for e in t for n in e if n != "epoch"}
     bases = sorted({n.removeprefix("val_") for n in measured}, key=lambda n: (n != "loss", n != "accuracy", n))[:PANELS]
@@ -92,7 +107,7 @@ def curves(groups: Sequence[Group], title: str, chosen: int | None = None) -> by
     with _figure(4.6 * columns + 0.4, 3.4 * math.ceil(len(bases) / 2) + 1.2) as (figure, png):
         panels = list(figure.subplots(math.ceil(len(bases) / 2), columns, squeeze=False).flat)
         for axes, base in zip(panels, bases, strict=False):
-            _panel(axes, base, groups, chosen)
+            _panel(axes, base, groups, mark)
         for axes in panels[len(bases) :]:
             axes.set_axis_off()
         entries = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -101,7 +116,7 @@ def curves(groups: Sequence[Group], title: str, chosen: int | None = None) -> by
     return png.getvalue()
 
 
-def _panel(axes: Axes, base: str, groups: Sequence[Group], chosen: int | None) -> None:
+def _panel(axes: Axes, base: str, groups: Sequence[Group], mark: tuple[int, str] | None) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for group, styles in zip(groups, LINES, strict=False):
@@ -118,8 +133,8 @@ def _panel(axes: Axes, base: str, groups: Sequence[Group], chosen: int | None) -
                         markersize=3,
                         label=f"{label(group.label, 40)}{', ' if group.label else ''}{part}",
                     )
-    if chosen is not None:
-        axes.axvline(chosen, color=GREY, linewidth=0.9, linestyle=(0, (1, 3)), label=f"epoch {chosen}, which counts")
+    if mark is not None:
+        axes.axvline(mark[0], color=GREY, linewidth=0.9, linestyle=(0, (1, 3)), label=label(mark[1], 60))
     axes.set_title(label(base, 40), fontsize=11)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -134,7 +149,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str], title: str) -> bytes:
     part = np.divide(matrix, rows, out=np.zeros(matrix.shape), where=rows > 0)
     digits = len(str(int(matrix.max(initial=0))))
     cell = max(0.42, 0.09 * digits + 0.14) if n <= COUNTED else max(8.0 / n, 0.02)
-    limit = 24 if n <= 60 else 12
+    limit = 24 if n <= 60 else 18
     margin = 0.075 * max((_width(label(name, limit)) for name in names), default=0)
     side = max(n * cell, 2.4)
     with _figure(side + margin + 1.7, side + margin + 1.2) as (figure, png):
@@ -195,7 +210,7 @@ def _predicted(axes: Axes, image: np.ndarray, true: str, said: str, probability:
     _image(axes, image)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.spines[:].set(color=BLUE if right else ORANGE, linewidth=1 if right else 3)
+    axes.spines[:].set(color=BLUE if right else ORANGE, linewidth=1.5 if right else 3)
     text = f"{label(true, 18)}\n{'✓' if right else '✗'} {label(said, 13)} {probability:.2f}"
     axes.set_title(text, fontsize=8, color=BLUE if right else ORANGE, pad=3)
 
@@ -208,8 +223,8 @@ def page(lines: Sequence[str], more: str) -> bytes:
     width = 0.085 * max(map(_width, shown), default=0) + 0.4
     with _figure(max(width, 2.0), 0.165 * len(shown) + 0.4, constrained=False) as (figure, png):
         for i, line in enumerate(shown):
-            y = 1 - (0.2 + 0.165 * i) / figure.get_figheight()
-            figure.text(0.2 / figure.get_figwidth(), y, line, va="top", fontsize=10, family=["DejaVu Sans Mono", *_faces()[0]])
+            x, y = 0.2 / figure.get_figwidth(), 1 - (0.3 + 0.165 * i) / figure.get_figheight()
+            figure.text(x, y, line, va="baseline", fontsize=10, family=["DejaVu Sans Mono", *_faces()[0]])
     return png.getvalue()
 
 
@@ -258,7 +273,7 @@ def _figure(width: float, height: float, constrained: bool = True) -> Iterator[t
         )
         figure = Figure((width, height), dpi=DPI, layout="constrained" if constrained else None, facecolor="white")
         yield figure, png
-        figure.savefig(png, format="png", metadata={"Software": None})
+        figure.savefig(png, format="png", bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
 
 
 def _title(figure: Figure, title: str) -> None:

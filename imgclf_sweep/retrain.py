@@ -8,31 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from . import export, score
-from .child import Child, ProtocolError
+from . import export, pictures, score
 from .data.cache import Prepared
-from .errors import BadInput, StoreError, SweepError
+from .errors import BadInput, SweepError
 from .executors.protocol import Ended, Executor, Gone, Measured
+from .finishing import Finished, finish
+from .pictures import Story
 from .record.layout import SweepDir
 from .record.write import Record
 from .score import Score
 from .space import Params
 from .text import listed, printable
 from .training.protocol import Job, Reply, Setup
-from .trial import State, Suggestion, Trial
+from .trial import Outcome, State, Suggestion, Trial
 
 SEED_STREAM = 1_000_000  # the seeds of retraining, apart from those of the search
 ATTEMPTS = 3  # how often one seed is started when its worker vanishes
 POLL_SECONDS = 0.25
-FINISH_SECONDS = 12 * 3600.0
 BEST = "best.weights.h5"
+BEST_RUN, RETRAINED_RUN = "_best", "_retrained-{:04d}"  # in logs/NAME; no sweep, hence no trial, has such a name
 
 
 def retrain(
@@ -65,16 +65,32 @@ def retrain(
     where = "train+validation" if on == "all" else "the train part"
     note(f"retraining trial {trial.number} on {where}: {plan.epochs} epochs, {seeds} seed{'s' if seeds > 1 else ''}")
     with contextlib.closing(make_executor(setup)) as executor:
-        _train(executor, jobs, note)
+        trainings = _train(executor, jobs, note)
     target = directory.best if number is None else directory.retrained(number)
     with (
         tempfile.TemporaryDirectory(dir=_made(directory.path / "retrain"), prefix=".work-") as work,
         export.staged(target) as stage,
     ):
-        finished = _finish(record, setup, plan, jobs, Path(work), stage)
-        result = _write(directory, record, prepared, plan, finished, stage)
+        weights = [Path(job.directory) / BEST for job in jobs]
+
+        def commit() -> None:
+            record.event("test_opened", number=trial.number, seeds=[job.seed for job in jobs], on=on)
+
+        finished = finish(setup, plan.on, plan.params, weights, commit, plan.weights / "finish.log", Path(work), stage)
+        drawn = _story(record, prepared, plan, trainings, finished).draw(note)
+        result = _write(directory, record, prepared, plan, trainings, finished, drawn, stage)
     record.event("retrained", number=trial.number, epochs=plan.epochs, on=on, score=result.to_json())
+    run = BEST_RUN if number is None else RETRAINED_RUN.format(number)
+    pictures.log(directory.logs / run, drawn, len(record.events("test_opened")), note)
     return result
+
+
+@dataclass
+class Training:
+    """How one seed was trained: its metrics by epoch as `figures.Epochs`, and the seconds it took."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -126,8 +142,9 @@ def _epochs(trial: Trial, on: str) -> int:
     return trial.epoch if on == "all" else trial.epochs_planned
 
 
-def _train(executor: Executor, jobs: Sequence[Job], note: Callable[[str], None]) -> None:
+def _train(executor: Executor, jobs: Sequence[Job], note: Callable[[str], None]) -> list[Training]:
     """Run every job to its end, in as many slots as there are.  Raises: SweepError for the first that fails."""
+    trainings = [Training() for _ in jobs]
     waiting = [(s, job, 1) for s, job in enumerate(jobs)]
     running: dict[str, tuple[int, Job, int]] = {}
     while waiting or running:
@@ -140,86 +157,61 @@ def _train(executor: Executor, jobs: Sequence[Job], note: Callable[[str], None])
                 continue
             s, job, attempt = running[event.slot]
             if isinstance(event, Measured):
+                trainings[s].epochs.append({"epoch": event.measurement.epoch, **event.measurement.metrics})
                 shown = ", ".join(f"{name} {value:.4f}" for name, value in event.measurement.metrics.items())
                 note(f"seed {s}: epoch {event.measurement.epoch} of {job.suggestion.epochs}: {printable(shown)}")
                 executor.reply(event.slot, event.token, Reply.GO)
                 continue
             del running[event.slot]
             if isinstance(event, Gone) and attempt < ATTEMPTS:
+                trainings[s] = Training()
                 again = Job(**{**job.__dict__, "token": f"retrain-{s}-{attempt + 1}"})
                 waiting.append((s, again, attempt + 1))
                 continue
-            _require_complete(event, s)
+            trainings[s].seconds = _require_complete(event, s).seconds
+    return trainings
 
 
-def _require_complete(event: Ended | Gone, s: int) -> None:
+def _require_complete(event: Ended | Gone, s: int) -> Outcome:
     if isinstance(event, Gone):
         raise SweepError(f"retraining with seed {s} failed ({event.kind}): {printable(event.reason)}")
     outcome = event.outcome
     if outcome is None or outcome.state is not State.COMPLETE:
         why = "it was stopped" if outcome is None else f"{outcome.kind}: {printable(outcome.reason)}"
         raise SweepError(f"retraining with seed {s} failed: {why}")
+    return outcome
 
 
-@dataclass(frozen=True)
-class Finished:
-    """What the finishing child left: labels (N,) int64 of the test part, and the classes (N,) that each seed's model predicts."""
-
-    labels: np.ndarray
-    predicted: list[np.ndarray]
-    outputs: int
-    scale: list[float]
-    offset: list[float]
-    difference: float
-
-
-def _finish(record: Record, setup: Setup, plan: Plan, jobs: Sequence[Job], work: Path, stage: Path) -> Finished:
-    """Have one child export and prove the first seed's model, then predict the test part with every seed's."""
-    log = plan.weights / "finish.log"
-    request = {
-        "type": "finish",
-        "setup": setup.to_json(),
-        "part": plan.on,
-        "params": dict(plan.params),
-        "weights": [str(Path(job.directory) / BEST) for job in jobs],
-        "model": str(stage / export.MODEL),
-        "work": str(work),
-    }
-    exported: Mapping[str, Any] = {}
-    difference = float("inf")
-    done = False
-    with open(log, "wb") as output, Child("imgclf_sweep.training.finish", output=output, env=export.EXACT) as child:
-        child.send(request)
-        for message in _messages(child, log):
-            if message["type"] == "exported":
-                exported = message
-                difference = export.prove(stage / export.MODEL, work / "images.npy", work / "expected.npy", log)
-            elif message["type"] == "open_test":
-                record.event("test_opened", number=plan.trial.number, seeds=[job.seed for job in jobs], on=plan.on)
-                child.send({"type": "opened"})
-            elif message["type"] == "failed":
-                raise SweepError(f"the retrained model cannot be finished: {printable(message.get('reason'))}")
-            done = message["type"] == "done"
-    if not done:
-        raise StoreError(f"the process that scores the model died; its output is in {printable(log)}")
-    labels = np.load(work / "labels.npy", allow_pickle=False)
-    outputs = [np.load(work / f"probabilities-{s}.npy", allow_pickle=False) for s in range(len(jobs))]
-    predicted = [score.classes_of(p) for p in outputs]
-    return Finished(labels, predicted, exported["outputs"], exported["scale"], exported["offset"], difference)
-
-
-def _messages(child: Child, log: Path) -> Iterator[dict[str, Any]]:
-    try:
-        yield from child.messages(FINISH_SECONDS)
-    except (TimeoutError, ProtocolError) as error:
-        why = str(error) or f"no end in {FINISH_SECONDS:.0f} seconds"
-        raise StoreError(
-            f"the process that scores the model failed ({why}); its output is in {printable(log)}"
-        ) from None
+def _story(record: Record, prepared: Prepared, plan: Plan, trainings: Sequence[Training], finished: Finished) -> Story:
+    names = export.label_names(prepared.classes, finished.outputs)
+    where = "train+validation" if plan.on == "all" else "the train part"
+    return Story(
+        title=f"{record.info.name}, trial {plan.trial.number}, retrained on {where}",
+        trainings=[t.epochs for t in trainings],
+        search=record.metrics(plan.trial.number),
+        best=plan.trial.epoch,
+        objective=record.sweep.objective.metric,
+        names=names,
+        classes=len(prepared.classes),
+        labels=finished.labels,
+        predicted=finished.predicted[0],
+        sure=finished.sure,
+        shown=finished.shown,
+        images=finished.images,
+        summary=finished.summary,
+        report=score.report(finished.labels, finished.predicted[0], names).rstrip().splitlines(),
+    )
 
 
 def _write(
-    directory: SweepDir, record: Record, prepared: Prepared, plan: Plan, finished: Finished, stage: Path
+    directory: SweepDir,
+    record: Record,
+    prepared: Prepared,
+    plan: Plan,
+    trainings: Sequence[Training],
+    finished: Finished,
+    drawn: Mapping[str, bytes],
+    stage: Path,
 ) -> Score:
     """Score, and write everything of the export but the model, which is there already."""
     sweep = record.sweep
@@ -235,6 +227,11 @@ def _write(
     export.write_text(stage / "classification_report.txt", heading + score.report(finished.labels, first, names))
     export.write_text(stage / "confusion_matrix.csv", score.confusion_csv(finished.labels, first, names))
     export.write_text(stage / export.LABELS, "".join(f"{name}\n" for name in names))
+    total, trainable = finished.parameters
+    counted = f"{total:,} parameters: {trainable:,} trainable, {total - trainable:,} not"
+    export.write_text(stage / export.SUMMARY, "\n".join([*finished.summary, counted, ""]))
+    for name, png in drawn.items():
+        (stage / f"{name}{pictures.PNG}").write_bytes(png)
     dataset = {k: v for k, v in sweep.dataset.to_json().items() if k != "path"}
     manifest = {
         "format": export.FORMAT,
@@ -245,6 +242,8 @@ def _write(
         else {"build": sweep.model.name, "digest": sweep.model.digest},
         "params": plan.params,
         "found": dict(plan.trial.found),
+        "parameters": {"total": total, "trainable": trainable},
+        "seconds": [round(t.seconds, 3) for t in trainings],
         "loss": sweep.loss,
         "batch_size": sweep.batch_size,
         "epochs": plan.epochs,
@@ -261,6 +260,7 @@ def _write(
         "score": scored,
         "reload_difference": finished.difference,
         "test_opened": len(record.events("test_opened")),
+        "pictures": [f"{name}{pictures.PNG}" for name in drawn],
     }
     export.write_json(stage / export.MANIFEST, manifest)
     return result

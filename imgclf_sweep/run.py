@@ -9,26 +9,25 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import FrameType
 
 import numpy as np
 
+from . import policy
 from .backends.protocol import Backend, Exhausted, Wait
 from .errors import StoreError
-from .executors.protocol import Ended, Event, Executor, Gone, Measured
+from .executors.protocol import Event, Executor, Gone, Measured, Resumed
 from .record.layout import SweepDir
 from .record.write import Record
 from .tracking.protocol import Tracker
+from .training.checkpoint import discard
 from .training.protocol import Job, Reply
-from .trial import Kind, Outcome, State, Suggestion
+from .trial import Kind, Measurement, Outcome, State, Suggestion
 
 POLL_SECONDS = 0.25
 STOP_GRACE = 20.0  # seconds that workers have to end their epoch after the first signal; Kubernetes kills at 30
-ATTEMPTS = {Kind.LOST: 3, Kind.CRASH: 2}  # how often a trial whose worker vanished is started in all
-BREAKER = 3  # as many trials failing alike at the start stop the sweep
-SAME_FOR_ALL = {Kind.BUILD, Kind.ERROR}
 EXPORT_SECONDS = 300.0  # between exports while running; writing them costs more the more trials there are
 
 
@@ -40,6 +39,7 @@ class Ending(StrEnum):
     TIMEOUT = "timeout"
     STOPPED = "stopped"  # by a signal
     BROKEN = "broken"  # the first trials all failed in the same way
+    PAUSED = "paused"  # the disk is full or the data are gone: no trial can be trained now
 
 
 @dataclass
@@ -72,6 +72,8 @@ class Attempt:
 
     suggestion: Suggestion
     token: str
+    alone: bool = False  # nothing else may run meanwhile
+    shared: bool = False  # something else ran on its device meanwhile
     best: float | None = None
 
 
@@ -97,9 +99,13 @@ class Loop:
         self.next_number = len(history)
         self.attempts = {t.number: t.attempts for t in history}
         self.running: dict[str, Attempt] = {}
+        self.stopped_by_search: dict[int, int] = {}  # number -> the epoch after which the search stopped it
+        for trial in history:
+            if trial.state.finished:  # we were killed before they went
+                discard(self.directory.checkpoint(trial.number))
         self.ending: Ending | None = None
-        self.failures = [(t.kind, t.reason) for t in history if t.state is State.FAILED] if history else []
-        self.succeeded = any(t.state in (State.COMPLETE, State.PRUNED) for t in history)
+        self.breaker = policy.Breaker(any(t.state in (State.COMPLETE, State.PRUNED) for t in history))
+        self.reason = ""  # why it paused
 
     def run(self) -> Ending:
         """Run until one of the ends. Every trial is then finished or queued; none is running."""
@@ -125,17 +131,15 @@ class Loop:
                 self.tracker.note("stopping at the end of the running epochs; once more stops at once")
         elif self.ending is None and self.timeout is not None and time.monotonic() - self.started >= self.timeout:
             self.ending = Ending.TIMEOUT
-        elif self.ending is None and self._hopeless():
+        elif self.ending is None and self.breaker.tripped is not None:
             self.ending = Ending.BROKEN
 
-    def _hopeless(self) -> bool:
-        """Whether the first trials all failed for one and the same reason that no other configuration will cure."""
-        first = set(self.failures[:BREAKER])
-        kinds = {kind for kind, _ in first}
-        return not self.succeeded and len(self.failures) >= BREAKER and len(first) == 1 and kinds <= SAME_FOR_ALL
+    def _pause(self, reason: str) -> None:
+        if self.ending is None:
+            self.ending, self.stopped_at, self.reason = Ending.PAUSED, time.monotonic(), reason
 
     def _grace_is_over(self) -> bool:
-        return self.ending is Ending.STOPPED and time.monotonic() - self.stopped_at > STOP_GRACE
+        return self.ending in (Ending.STOPPED, Ending.PAUSED) and time.monotonic() - self.stopped_at > STOP_GRACE
 
     # -- asking and starting -----------------------------------------------------------------------------------------
 
@@ -143,10 +147,16 @@ class Loop:
         for slot in self.executor.slots:
             if slot in self.running:
                 continue
+            if any(attempt.alone for attempt in self.running.values()):
+                return
             suggestion = self._next(slot)
             if suggestion is None:
                 return
-            self._start(slot, suggestion)
+            alone = policy.alone(self.record.attempts(suggestion.number))
+            if alone and self.running:  # it waits for them to end
+                self.queue.insert(0, suggestion)
+                return
+            self._start(slot, suggestion, alone)
 
     def _next(self, slot: str) -> Suggestion | None:
         if self.queue:
@@ -181,11 +191,16 @@ class Loop:
         """Whether the backend knows of this trial: a known configuration outside the space means nothing to it."""
         return suggestion.number >= len(self.known) or self.record.sweep.space.contains(suggestion.params)
 
-    def _start(self, slot: str, suggestion: Suggestion) -> None:
+    def _start(self, slot: str, suggestion: Suggestion, alone: bool) -> None:
         number = suggestion.number
+        if alone:
+            self.executor.alone(slot)
+        beside = [self.running[n] for n in self.executor.neighbours(slot) if n in self.running]
+        for attempt in beside:
+            attempt.shared = True
         token = self.record.start(number, slot, self.executor.pid(slot))
         self.attempts[number] = self.attempts.get(number, 0) + 1
-        self.running[slot] = Attempt(suggestion, token)
+        self.running[slot] = Attempt(suggestion, token, alone, shared=bool(beside))
         self.tracker.started(suggestion, self.attempts[number])
         self.executor.start(slot, self._job(suggestion, token))
 
@@ -210,38 +225,60 @@ class Loop:
             self.record.event("late", slot=event.slot, what=type(event).__name__)
         elif isinstance(event, Measured):
             self._measured(event, attempt)
-        elif isinstance(event, Ended) and event.outcome is not None:
-            self._finish(event.slot, attempt, event.outcome)
-        elif isinstance(event, Ended):
+        elif isinstance(event, Resumed):
+            self._resumed(event, attempt)
+        elif isinstance(event, Gone):
+            self._failed(event.slot, attempt, Outcome(State.FAILED, kind=event.kind, reason=event.reason))
+        elif event.outcome is None:
             self._requeue(event.slot, attempt, Kind.PREEMPTED, "stopped to go on later")
+        elif event.outcome.state is State.FAILED:
+            self._failed(event.slot, attempt, event.outcome)
         else:
-            self._gone(event, attempt)
+            self._finish(event.slot, attempt, event.outcome)
 
     def _measured(self, event: Measured, attempt: Attempt) -> None:
-        number, measurement = attempt.suggestion.number, event.measurement
-        objective = self.record.sweep.objective
+        self.record.measured(attempt.suggestion.number, attempt.token, event.measurement)
+        prune = self._judge(attempt, event.measurement)
+        assert attempt.best is not None
+        self.tracker.measured(attempt.suggestion, event.measurement, attempt.best)
+        self._answer(event, attempt, event.measurement.epoch, prune)
+
+    def _resumed(self, event: Resumed, attempt: Attempt) -> None:
+        """The attempt begins with what earlier ones measured. The answer to the last of these epochs may never have been heard."""
+        self.record.resumed(attempt.suggestion.number, attempt.token, event.measurements)
+        verdicts = [self._judge(attempt, measurement) for measurement in event.measurements]
+        self.tracker.resumed(attempt.suggestion, event.measurements)
+        self._answer(event, attempt, event.measurements[-1].epoch, verdicts[-1])
+
+    def _judge(self, attempt: Attempt, measurement: Measurement) -> bool:
+        """Whether the search stops the trial after this epoch. What it said once it says again to a later attempt."""
+        number, objective = attempt.suggestion.number, self.record.sweep.objective
         value = measurement.metrics[objective.metric]
-        self.record.measured(number, attempt.token, measurement)
         if objective.better(value, attempt.best):
             attempt.best = value
-        prune = self._is_searched(attempt.suggestion) and self.backend.report(number, measurement.epoch, value)
-        assert attempt.best is not None
-        self.tracker.measured(attempt.suggestion, measurement, attempt.best)
-        last = measurement.epoch >= attempt.suggestion.epochs
-        if self.ending in (Ending.STOPPED, Ending.TIMEOUT) and not last:
+        if self._is_searched(attempt.suggestion) and self.backend.report(number, measurement.epoch, value):
+            self.stopped_by_search[number] = measurement.epoch
+        return self.stopped_by_search.get(number) == measurement.epoch
+
+    def _answer(self, event: Measured | Resumed, attempt: Attempt, epoch: int, prune: bool) -> None:
+        last = epoch >= attempt.suggestion.epochs
+        if self.ending in (Ending.STOPPED, Ending.TIMEOUT, Ending.PAUSED) and not last:
             reply = Reply.INTERRUPT
         else:
             reply = Reply.PRUNE if prune and not last else Reply.GO
         self.executor.reply(event.slot, attempt.token, reply)
 
-    def _gone(self, event: Gone, attempt: Attempt) -> None:
-        number = attempt.suggestion.number
-        lost = self.record.attempts_lost(number) + 1
-        if lost < ATTEMPTS.get(event.kind, 1):
-            self._requeue(event.slot, attempt, event.kind, event.reason)
-            return
-        reason = event.reason if lost == 1 else f"{event.reason}; its {lost} attempts all ended without a result"
-        self._finish(event.slot, attempt, Outcome(State.FAILED, kind=event.kind, reason=reason))
+    def _failed(self, slot: str, attempt: Attempt, outcome: Outcome) -> None:
+        """Try it again, give it up, or pause the sweep, as the policy says."""
+        kind, reason = outcome.kind or Kind.ERROR, outcome.reason or ""
+        earlier = self.record.attempts(attempt.suggestion.number)
+        if kind is Kind.ENVIRONMENT:
+            self._pause(reason)
+            self._requeue(slot, attempt, kind, reason)
+        elif policy.again(kind, earlier, attempt.shared):
+            self._requeue(slot, attempt, kind, reason)
+        else:
+            self._finish(slot, attempt, replace(outcome, kind=kind, reason=policy.history(kind, reason, earlier)))
 
     def _finish(self, slot: str, attempt: Attempt, outcome: Outcome) -> None:
         number = attempt.suggestion.number
@@ -251,11 +288,9 @@ class Loop:
                 self.backend.tell(number, outcome)
             self.record.keep_state(self.backend.state())
         del self.running[slot]
-        if outcome.state is State.FAILED:
-            self.failures.append((outcome.kind, outcome.reason))
-        else:
-            self.succeeded = True
+        self.breaker.heard(outcome)
         self.tracker.ended(attempt.suggestion, outcome)
+        discard(self.directory.checkpoint(number))  # not before: killed earlier, the trial goes on from there
 
     def _requeue(self, slot: str, attempt: Attempt, kind: Kind, reason: str) -> None:
         self.record.requeue(attempt.suggestion.number, attempt.token, kind, reason)

@@ -55,6 +55,13 @@ def classes_of(probabilities: np.ndarray) -> np.ndarray:
     return probabilities.argmax(axis=1)
 
 
+def sureness(probabilities: np.ndarray) -> np.ndarray:
+    """The probabilities (N,) of the classes that `classes_of` names."""
+    if probabilities.shape[1] == 1:
+        return np.maximum(probabilities[:, 0], 1 - probabilities[:, 0])
+    return probabilities.max(axis=1)
+
+
 def score(labels: np.ndarray, predicted: Sequence[np.ndarray], seed: int) -> Score:
     """Score the predictions of S models, class numbers (N,) each, against `labels` (N,). `seed` is of the bootstrap."""
     correct = np.stack([np.asarray(p) == labels for p in predicted]).astype("float64")

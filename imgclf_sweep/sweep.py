@@ -8,7 +8,7 @@ from typing import Any
 
 from .data.datasets import Dataset
 from .errors import BadInput
-from .models import knobs
+from .models.families import FAMILIES
 from .space import Fixed, SearchSpace, frozen
 from .text import listed, printable, unknown
 from .trial import Suggestion
@@ -85,10 +85,10 @@ class Sweep:
     """One declared sweep.
 
     dataset: what to train on, from `datasets`.
-    model: "cnn", or a function `build(hp) -> keras.Model` as written for Keras Tuner, trained as it compiles itself.
+    model: "cnn", "transfer" (a published backbone under dense layers), or a function `build(hp) -> keras.Model` as written for Keras Tuner, trained as it compiles itself.
     space: the parameters searched; left out for `build(hp)`, whose own are discovered.
     objective: the metric that ranks trials ("val_accuracy"), or `Objective(metric, "min"|"max")`.
-    loss: Keras's name of the loss that "cnn" is trained with.
+    loss: Keras's name of the loss that "cnn" and "transfer" are trained with.
     epochs: epochs a trial trains for (Hyperband: at most).       batch_size: images a step.
     trials: how many trials in all (grid: all, unless `--trials` says fewer).
     seed: from which every random number of the sweep follows.
@@ -143,16 +143,16 @@ class Sweep:
 
     def _check_model(self) -> None:
         if isinstance(self.model, str):
-            if self.model not in knobs.FAMILIES:
-                raise BadInput(unknown("model", self.model, [*knobs.FAMILIES, "a function build(hp)"]))
-            knobs.check_space(self.space)
+            if self.model not in FAMILIES:
+                raise BadInput(unknown("model", self.model, [*FAMILIES, "a function build(hp)"]))
+            FAMILIES[self.model].check_space(self.space, self.dataset)
             if self.objective.metric not in METRICS:
                 raise BadInput(unknown("metric", self.objective.metric, METRICS))
         elif isinstance(self.model, BuildFunction):
             return
         elif not callable(self.model):
             raise BadInput(
-                f"model must be {listed(knobs.FAMILIES)} or a function build(hp), got {printable(repr(self.model))}"
+                f"model must be {listed(FAMILIES)} or a function build(hp), got {printable(repr(self.model))}"
             )
         elif self.space:
             raise BadInput("a function build(hp) declares its own parameters: leave space= out")
@@ -177,7 +177,7 @@ class Sweep:
             own = {"epochs": given["epochs"]} if "epochs" in given else {}
             _whole("epochs", own.get("epochs", 1), 1)
             if isinstance(self.model, str):
-                knobs.check_space(SearchSpace(params))
+                FAMILIES[self.model].check_space(SearchSpace(params), self.dataset)
             elif isinstance(self.model, BuildFunction):
                 params = self._whole_build_params(params)
         except BadInput as error:
@@ -258,7 +258,7 @@ class Sweep:
 
 
 METRICS = ("val_accuracy", "val_loss", "accuracy", "loss")
-"""What every model of the "cnn" family measures each epoch; a `build(hp)` measures what it compiles."""
+"""What every model of a family measures each epoch; a `build(hp)` measures what it compiles."""
 
 
 def _whole(name: str, value: object, least: int) -> None:

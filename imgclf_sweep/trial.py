@@ -24,12 +24,16 @@ class State(StrEnum):
 
 
 class Kind(StrEnum):
-    """Why an attempt ended other than well. The first two send the trial back to the queue, the others fail it."""
+    """Why an attempt ended other than well. What follows from each is said in one place, `policy`."""
 
     PREEMPTED = "preempted"  # we stopped it (a signal, a time limit): the same number runs again
     LOST = "lost"  # its worker is gone, killed from outside: run again, a bounded number of times
+    ENVIRONMENT = "environment"  # the disk is full, the data are gone: no trial's fault
     DIVERGED = "diverged"  # a loss or objective that is not finite
-    OUT_OF_MEMORY = "out of memory"
+    OUT_OF_MEMORY = "out of memory"  # of the device, as the tensor library says it
+    OOM_HOST = "out of memory (host)"  # the machine's: killed for it
+    TIMEOUT = "timeout"  # it took longer than a trial may
+    STALLED = "timeout (stalled)"  # nothing was heard of its worker for too long
     BUILD = "build error"  # the model could not be built or compiled, or its first batch failed
     CRASH = "crash"  # the worker died by itself (SIGSEGV, SIGABRT, exit)
     ERROR = "error"  # any other exception while training
@@ -65,7 +69,7 @@ class Outcome:
     `value` is the best objective over the trained epochs and `epoch` the epoch (from 1) that had it; both None if FAILED, or
     if nothing was measured. `epochs` counts the epochs trained. `kind` and `reason` say why a trial failed; for PRUNED `reason`
     says who stopped it. `found` holds hyperparameters that a `build(hp)` first asked for in this trial: they took their
-    defaults and were not searched.
+    defaults and were not searched. `frames` is the traceback through the user's own code, several lines, where a failure has one.
     """
 
     state: State
@@ -76,6 +80,7 @@ class Outcome:
     kind: Kind | None = None
     reason: str | None = None
     found: Mapping[str, Value] = field(default_factory=dict)
+    frames: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,21 @@ FLOORS = [  # lowest first
     {"errors", "text", "child"},
     {"parameters", "space", "sweep", "trial", "sweepfile", "data", "models"},
     {"record", "backends", "executors", "tracking", "training"},
-    {"run", "retrain", "finishing", "score", "export", "predict", "check", "declare", "board", "figures", "pictures", "compare"},
+    {
+        "run",
+        "policy",
+        "retrain",
+        "finishing",
+        "score",
+        "export",
+        "predict",
+        "check",
+        "declare",
+        "board",
+        "figures",
+        "pictures",
+        "compare",
+    },
     {"cli"},
 ]
 WINGS = {  # room -> rooms of its own floor or the one below that it may know
@@ -145,12 +159,15 @@ try:
     main()
 except SystemExit as end:
     code = end.code
-heavy = [m for m in ("tensorflow", "keras", "jax", "torch", "keras_tuner", "optuna", "tensorboard", "matplotlib") if m in sys.modules]
+names = ("tensorflow", "keras", "jax", "torch", "keras_tuner", "optuna", "tensorboard", "matplotlib")
+heavy = [m for m in names if m in sys.modules]
 print("HEAVY", heavy, code)
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["status", "x"], ["trials", "x"], ["best", "x"], ["compare", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["status", "x"], ["trials", "x"], ["best", "x"], ["compare", "x"]]
+)
 def test_light_verbs_load_no_heavy_library(arguments, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LIGHT.format(arguments=arguments)],

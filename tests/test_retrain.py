@@ -4,25 +4,33 @@ import csv
 import json
 import subprocess
 import sys
+import time
+import urllib.request
 
 import numpy as np
 import pytest
 
 from imgclf_sweep import Fixed, SearchSpace, Sweep, datasets
+from imgclf_sweep.board import serve
 from imgclf_sweep.child import environment
+from imgclf_sweep.compare import remarks, rows
 from imgclf_sweep.data.cache import prepare
 from imgclf_sweep.errors import BadInput, SweepError
 from imgclf_sweep.executors.in_process import InProcessExecutor
 from imgclf_sweep.executors.protocol import Ended, Gone, Measured
+from imgclf_sweep.pictures import Story
 from imgclf_sweep.record.layout import SweepDir
 from imgclf_sweep.record.write import Record
 from imgclf_sweep.retrain import retrain
-from imgclf_sweep.score import bootstrap, classes_of, confusion_csv, report, score, wilson
+from imgclf_sweep.score import bootstrap, classes_of, confusion_csv, report, score, sureness, wilson
+from imgclf_sweep.tracking.protocol import SweepInfo
+from imgclf_sweep.tracking.tensorboard import TensorBoardTracker
 from imgclf_sweep.training.protocol import Reply
 from imgclf_sweep.trial import Kind, Measurement, Outcome, State, Suggestion
 
 PARAMS = {"filters": 8, "dense_units": 32, "learning_rate": 0.01}
 LIMIT = 400
+PICTURES = ["curves", "confusion_matrix", "predictions", "summary", "classification_report"]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +64,9 @@ def ended(tmp_path_factory, prepared):
     """(directory, record, score, notes) of a sweep whose winner was retrained with two seeds."""
     notes = []
     with finished_sweep(tmp_path_factory.mktemp("root"), prepared) as record:
+        tracker = TensorBoardTracker(record.directory.logs)
+        tracker.opened(SweepInfo("ends", record.sweep, 5, record.trials()))
+        tracker.closed("")
         result = retrain(record.directory, record, InProcessExecutor, prepared=prepared, seeds=2, note=notes.append)
         yield record.directory, record, result, notes
 
@@ -76,7 +87,8 @@ def test_the_export_is_whole_and_its_manifest_true(ended, prepared):
     directory, _, result, _ = ended
     names = {p.name for p in directory.best.iterdir()}
     texts = {"labels.txt", "manifest.json", "score.json", "classification_report.txt", "confusion_matrix.csv"}
-    assert names == {"model.keras", *texts}
+    models = {"model.keras", "architecture.json", "model.weights.h5"}
+    assert names == {*models, *texts, "summary.txt", *(f"{name}.png" for name in PICTURES)}
     assert not [p for p in directory.path.iterdir() if p.name.startswith(".")]
     manifest = json.loads((directory.best / "manifest.json").read_text())
     assert manifest["trial"] == 1 and manifest["params"] == PARAMS and manifest["epochs"] == 3
@@ -92,6 +104,71 @@ def test_the_export_is_whole_and_its_manifest_true(ended, prepared):
     assert header[1:] == [row[0] for row in rows] and counts.sum() == prepared.test_images
     assert np.trace(counts) / counts.sum() == pytest.approx(result.accuracies[0])  # seed 0's, not the best one's
     assert "macro avg" in (directory.best / "classification_report.txt").read_text()
+
+
+def test_the_manifest_counts_parameters_and_seconds_and_lists_the_pictures(ended):
+    directory, _, _, notes = ended
+    manifest = json.loads((directory.best / "manifest.json").read_text())
+    # conv 3x3 of 8 on 1 channel, pooled by 2 to 4x4 or 3x3, dense 32, 10 classes
+    counts = {(3 * 3 + 1) * 8 + (side * side * 8 + 1) * 32 + (32 + 1) * 10 for side in (3, 4)}
+    total = manifest["parameters"]["total"]
+    assert total in counts and manifest["parameters"]["trainable"] == total
+    assert len(manifest["seconds"]) == 2 and min(manifest["seconds"]) > 0
+    assert manifest["pictures"] == [f"{name}.png" for name in PICTURES]
+    assert not [line for line in notes if ".png" in line or "TensorBoard" in line]
+    summary = (directory.best / "summary.txt").read_text()
+    assert (
+        "(Conv2D)" in summary
+        and "Param #" in summary
+        and f"{total:,} parameters: {total:,} trainable, 0 not" in summary
+    )
+    assert all(line[-1:] in "┓┃┩│┤┘" for line in summary.splitlines() if line[0] in "┏┃┡│├└")  # no column is cut off
+
+
+def test_the_shown_images_are_those_of_the_test_part_in_its_one_opening(tmp_path, prepared, monkeypatch):
+    told = []
+    draw = Story.draw
+    monkeypatch.setattr(Story, "draw", lambda self, note: told.append(self) or draw(self, note))
+    with finished_sweep(tmp_path, prepared) as record:
+        retrain(record.directory, record, InProcessExecutor, prepared=prepared, number=0, epochs=2, on="train")
+        assert len(record.events("test_opened")) == 1
+    (story,) = told
+    x, y = (np.load(prepared.path / f"test_{part}.npy") for part in "xy")
+    assert (story.images == x[story.shown.all]).all() and (story.labels == y).all()
+    assert (story.predicted[story.shown.mistakes] != y[story.shown.mistakes]).all()
+    assert (np.diff(story.sure[story.shown.mistakes]) <= 0).all() and story.sure.min() >= 0.1
+    (training,) = story.trainings
+    assert [e["epoch"] for e in training] == [1, 2] and {"loss", "val_loss", "val_accuracy"} <= set(training[0])
+    assert story.search == [{"epoch": 1, "val_accuracy": 0.5}] and story.best == 1
+
+
+def test_tensorboard_shows_the_pictures_and_no_trial_more(ended):
+    directory, record, _, _ = ended
+    with serve(directory.logs, 0, reload_interval=1, load_fast="false") as server:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+        def ask(path, body=None):
+            headers = {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"{server.url}data/plugin/{path}", data=body, headers=headers)
+            with opener.open(request, timeout=60) as answer:
+                return answer.read()
+
+        deadline = time.monotonic() + 60
+        while len(json.loads(ask("images/tags")).get("_best", {})) < 5 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        tags = json.loads(ask("images/tags"))
+        assert set(tags["_best"]) == set(PICTURES) and not [
+            run for run in tags if run.startswith("ends-") and tags[run]
+        ]
+        for name in PICTURES:
+            (image,) = json.loads(ask(f"images/images?run=_best&tag={name}&sample=0"))
+            png = ask(f"images/individualImage?{image['query']}")
+            assert png == (directory.best / f"{name}.png").read_bytes()
+            assert image["step"] == 1  # the first opening of the test part
+        body = json.dumps({"allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_UNKNOWN"], "sliceSize": 99})
+        groups = json.loads(ask("hparams/session_groups", body.encode()))["sessionGroups"]
+        finished = [t.number for t in record.trials() if t.state.finished]
+        assert sorted(group["name"] for group in groups) == [f"ends-{number:04d}" for number in finished]
 
 
 def test_a_stranger_s_plain_keras_gets_the_same_score_from_raw_images(ended, prepared, tmp_path):
@@ -126,6 +203,17 @@ def test_another_trial_goes_beside_the_winner_and_counts_again(ended, prepared):
     assert manifest["test_opened"] == 2 and len(record.events("test_opened")) == 2
     assert result.over == "test images alone" and result.low < result.accuracy < result.high
     assert (directory.best / "manifest.json").read_bytes() == before
+    winner, other = rows(directory)
+    assert (winner.trial, other.trial) == (1, 2) and winner.parameters == other.parameters > 1000
+    assert winner.score == json.loads(before)["score"]["accuracy"] and other.score == result.accuracy
+    assert (winner.validation, other.validation) == (0.9, 0.7) and winner.seeds == 2 and other.seeds == 1
+    assert winner.seconds == json.loads(before)["seconds"][0]
+    assert {p.name for p in directory.logs.iterdir() if p.name.startswith("_")} == {
+        "_sweep",
+        "_best",
+        "_retrained-0002",
+    }
+    assert not list(remarks([directory], [winner, other]))
 
 
 class Scripted:
@@ -240,6 +328,8 @@ def test_the_bootstrap_takes_both_seeds_and_images_for_chance():
 def test_a_single_output_stands_for_two_classes():
     assert classes_of(np.array([[0.2], [0.7]])).tolist() == [0, 1]
     assert classes_of(np.array([[0.2, 0.8], [0.7, 0.3]])).tolist() == [1, 0]
+    assert sureness(np.array([[0.25], [0.75]])).tolist() == [0.75, 0.75]
+    assert sureness(np.array([[0.2, 0.8], [0.7, 0.3]])).tolist() == [0.8, 0.7]
 
 
 def test_report_and_matrix_name_every_class_also_one_never_seen():

@@ -14,12 +14,13 @@ from .protocol import Backend
 def open_backend(sweep: Sweep, history: Sequence[Trial], state: Mapping[str, str]) -> Backend:
     """The backend of `sweep`, as far as `history` (all recorded trials, by number) and its kept `state` have brought it.
 
-    Known configurations outside the space are passed over: they mean nothing to a search library.
+    Trials outside the space are passed over, for they mean nothing to a search library: known configurations, trials from before
+    the space was changed, and those of which a repaired record has lost the parameters.
 
     A grid is the same enumeration on every backend; Optuna's pruners work with it where one is named.
     The library named is imported here and not before. Raises: StoreError for a `state` that does not fit `history`.
     """
-    history = [t for t in history if t.number >= len(sweep.known) or sweep.space.contains(t.params)]
+    history = [t for t in history if sweep.space.contains(t.params)]
     grid = sweep.sampler_name == "grid"
     if grid and sweep.pruner_name == "none":
         from .grid_backend import GridBackend

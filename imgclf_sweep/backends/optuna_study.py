@@ -19,7 +19,15 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ..space import Choice, Fixed, Float, Int, Parameter, SearchSpace, Value, frozen, same
 from ..trial import Kind, State, Trial
 
-DETERMINISTIC = (Kind.DIVERGED, Kind.OUT_OF_MEMORY, Kind.BUILD, Kind.CRASH, Kind.ERROR)
+DETERMINISTIC = (
+    Kind.DIVERGED,
+    Kind.OUT_OF_MEMORY,
+    Kind.OOM_HOST,
+    Kind.TIMEOUT,
+    Kind.BUILD,
+    Kind.CRASH,
+    Kind.ERROR,
+)
 """Failures that the same configuration would meet again: the sampler is steered away from them."""
 
 VIOLATED = {"failed": 1.0}

@@ -11,6 +11,7 @@ from .. import __version__
 from ..errors import SweepError
 from ..text import printable
 from .check import check
+from .compare import compare, figures
 from .end import board, predict, retrain
 from .run import run
 from .show import best, list_sweeps, status, trials
@@ -33,7 +34,7 @@ def sweep() -> None:
     """Hyperparameter sweeps for image-classification CNNs: one file in, one trained, scored and exported model out."""
 
 
-for verb in (run, check, list_sweeps, status, trials, best, retrain, predict, board):
+for verb in (run, check, list_sweeps, status, trials, best, figures, retrain, compare, predict, board):
     sweep.add_command(verb)
 
 

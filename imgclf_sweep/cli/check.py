@@ -6,20 +6,26 @@ from pathlib import Path
 
 import click
 
+from ..text import printable
 from .options import data_dir_option, root_option
 
 
 @click.command(epilog="Example:  sweep check search_spaces/digits.py")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--at", multiple=True, metavar="NAME=VALUE", help="Show the network of one configuration; may be repeated.")
-@click.option("--known", type=click.IntRange(0), metavar="N", help="Show the network of the file's Nth known configuration.")
+@click.option(
+    "--at", multiple=True, metavar="NAME=VALUE", help="Show the network of one configuration; may be repeated."
+)
+@click.option(
+    "--known", type=click.IntRange(0), metavar="N", help="Show the network of the file's Nth known configuration."
+)
 @data_dir_option
 @root_option
 def check(file: Path, root: Path, data_dir: Path | None, at: tuple[str, ...], known: int | None) -> None:
-    """Say in words what FILE searches, and build its smallest and largest model."""
+    """Say in words what FILE searches, build its smallest and largest model, and draw a grid of its images by class."""
     from ..check import configuration, describe, extremes, summary
     from ..data.cache import prepare
     from ..declare import read
+    from ..pictures import save_samples
 
     def note(line: str) -> None:
         click.echo(line, err=True)
@@ -42,3 +48,9 @@ def check(file: Path, root: Path, data_dir: Path | None, at: tuple[str, ...], kn
         click.echo(line)
     for line in extremes(sweep, prepared):
         click.echo(line)
+    path = root / "samples" / f"{file.stem}.png"
+    try:
+        save_samples(prepared, sweep.dataset.kind, path)
+        click.echo(f"sample images by class: {printable(path)}")
+    except OSError as error:
+        note(f"sweep: the sample images could not be written: {printable(error)}")

@@ -54,7 +54,7 @@ def retrain(
         record.close()
     where = directory.best if trial is None else directory.retrained(trial)
     click.echo(score.words())
-    click.echo(f"model, labels, report and manifest are in {printable(where)}")
+    click.echo(f"model, labels, report, pictures and manifest are in {printable(where)}")
     click.echo(f"next:  sweep predict {printable(where)} IMAGE...")
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import Broken, Interrupted
+from ..errors import Broken, Interrupted, StoreError
 from ..text import printable
 from .options import Duration, data_dir_option, root_option
 
 if TYPE_CHECKING:
     from ..executors.protocol import Executor
+    from ..executors.worker_process import Limits
     from ..record.layout import SweepDir
     from ..record.write import Record
     from ..run import Ending, Loop
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 @click.option("--trials", type=click.IntRange(1), help="Trials in all, those already recorded included.")
 @click.option("--timeout", type=Duration(), help="Stop after this long: 90s, 30m, 8h.")
 @click.option("--workers", type=click.IntRange(0), help="Worker processes; 0 trains in this one, for debugging.")
+@click.option("--gpus", type=click.IntRange(0), help="GPUs to use; default: all there are.")
+@click.option(
+    "--workers-per-gpu", type=click.IntRange(1), help="Workers that share each GPU and its memory; default: 1."
+)
+@click.option("--max-trial-time", type=Duration(), help="A trial that takes longer is stopped and FAILED.")
+@click.option(
+    "--stall-timeout", type=Duration(), default="10m", show_default=True, help="A worker silent for longer is replaced."
+)
 @click.option("--backend", help="optuna, keras-tuner or random.")
 @click.option("--sampler", help="optuna: tpe, random, grid; keras-tuner: random, bayesian, hyperband, grid.")
 @click.option("--pruner", help="optuna: median, successive-halving, none.")
@@ -42,17 +52,22 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     from ..declare import read
     from ..record.layout import SweepDir
     from ..record.write import Record
+    from ..training.room import announce
 
     sweep = read(file, note=_note)
     overrides = {key: options[key] for key in ("backend", "sampler", "pruner", "epochs", "seed")}
     sweep = sweep.replaced(**overrides)
     directory = SweepDir(root, file.stem if name is None else name)
     trials = _target(sweep, options["trials"])
+    environments = _environments(options, trials)
     prepared = prepare(
         sweep.dataset, cache=root / "cache", data_dir=data_dir, test=sweep.test, seed=sweep.seed, note=_note
     )
     limit = options["limit_images"]
     parts(prepared, sweep.validation, sweep.seed, limit, sweep.validation_part)  # refused now rather than in a worker
+    if options["trainer"] == "fit":
+        for line in announce(sweep, prepared, limit):
+            _note(line)
     record = Record.open(
         directory,
         sweep,
@@ -62,7 +77,7 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
         trainer=options["trainer"],
     )
     try:
-        return _conduct(directory, record, trials, options)
+        return _conduct(directory, record, trials, options, environments)
     finally:
         record.close()
 
@@ -78,8 +93,24 @@ def _target(sweep: Sweep, trials: int | None) -> int:
     return min(trials, size) if trials else size
 
 
-def _conduct(directory: SweepDir, record: Record, trials: int, options: dict[str, Any]) -> int:
+def _environments(options: dict[str, Any], trials: int) -> list[dict[str, str]]:
+    """One entry a worker process; none where training is to be in this one.  Raises: BadInput for GPUs that are not there."""
+    from ..executors.devices import plan
+
+    workers, gpus, each = options["workers"], options["gpus"], options["workers_per_gpu"]
+    planned = plan(workers, gpus, each, most=trials, trainer=options["trainer"], note=_note)
+    return [] if workers == 0 else planned
+
+
+def _conduct(
+    directory: SweepDir,
+    record: Record,
+    trials: int,
+    options: dict[str, Any],
+    environments: Sequence[Mapping[str, str]],
+) -> int:
     from ..backends import open_backend
+    from ..executors.worker_process import Limits
     from ..run import Loop, Stop
     from ..tracking.console import ConsoleTracker
     from ..tracking.protocol import SweepInfo, Trackers
@@ -97,7 +128,8 @@ def _conduct(directory: SweepDir, record: Record, trials: int, options: dict[str
     stop = Stop()
     with stop.listening():
         setup = Setup(record.sweep, record.info.data, options["limit_images"], options["trainer"])
-        executor = make_executor(setup, directory.worker_logs, options["workers"], trials)  # workers import meanwhile
+        limits = Limits(options["max_trial_time"], options["stall_timeout"])
+        executor = open_executor(setup, environments, directory.worker_logs, limits)  # workers import meanwhile
         tracker = Trackers([board, console])
         backend = None
         try:
@@ -129,16 +161,23 @@ def _conduct(directory: SweepDir, record: Record, trials: int, options: dict[str
 
 def make_executor(setup: Setup, logs: Path, workers: int | None, most: int) -> Executor:
     """The executor for `workers` processes (None: what fits the machine, 0: this process), at most `most`."""
-    if workers == 0:
+    from ..executors.devices import plan
+
+    planned = plan(workers, None, None, most=most, trainer=setup.trainer, note=_note)
+    return open_executor(setup, [] if workers == 0 else planned, logs)
+
+
+def open_executor(
+    setup: Setup, environments: Sequence[Mapping[str, str]], logs: Path, limits: Limits | None = None
+) -> Executor:
+    """An executor with one worker process for each of `environments`, or without any, this process."""
+    if not environments:
         from ..executors.in_process import InProcessExecutor
 
         return InProcessExecutor(setup)
-    from ..executors.devices import default_workers, visible_gpus
-    from ..executors.processes import ProcessExecutor, worker_environments
+    from ..executors.processes import ProcessExecutor
 
-    gpus = visible_gpus()
-    count = min(workers or default_workers(gpus), most)
-    return ProcessExecutor(setup, worker_environments(count, gpus), logs)
+    return ProcessExecutor(setup, environments, logs, limits=limits, note=_note)
 
 
 def export(directory: SweepDir, record: Record) -> None:
@@ -163,13 +202,19 @@ def _close(directory: SweepDir, loop: Loop, ending: Ending, options: dict[str, A
     if ending is Ending.STOPPED:
         loop.tracker.closed(f"stopped; {again}")
         raise Interrupted(f"interrupted; nothing told is lost, {again}", loop.stop.number)
-    if ending is Ending.BROKEN:
-        loop.tracker.closed("stopped: the first three trials failed in the same way")
-        raise Broken(f"every trial fails in the same way: {loop.failures[0][1]}")
+    tripped = loop.breaker.tripped
+    if ending is Ending.BROKEN and tripped is not None:
+        loop.tracker.closed("stopped: the first trials all failed in the same way")
+        if tripped.frames:
+            _note(tripped.frames)
+        raise Broken(f"every trial fails in the same way: {tripped.reason}; mend that, then run the same command again")
+    if ending is Ending.PAUSED:
+        loop.tracker.closed(f"paused; no trial has failed by it; {again}")
+        raise StoreError(f"paused: {loop.reason}; mend that, then run the same command again")
     if ending is Ending.TIMEOUT:
         loop.tracker.closed(f"time is up; {again}; {_next_steps(directory)}")
-    elif not loop.succeeded:
+    elif not loop.breaker.succeeded:
         loop.tracker.closed(f"no trial succeeded; see  sweep trials {directory.name}")
     else:
         loop.tracker.closed(_next_steps(directory))
-    return 0 if loop.succeeded or ending is Ending.TIMEOUT else 1
+    return 0 if loop.breaker.succeeded or ending is Ending.TIMEOUT else 1

@@ -52,6 +52,7 @@ def write(
         "shape": list(dataset.shape),
         "classes": list(loaded.classes),
         "counts": {"train": len(train[1]), "test": len(test_part[1])},
+        "skipped": [bad._asdict() for bad in loaded.skipped],
         "shared": int(np.isin(test_part[0], train[0]).sum()),
         "fingerprint": _fingerprint(dataset.shape, loaded.classes, [train, test_part]),
         "files": {file.name: file.stat().st_size for file in files},

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadInput, StoreError
-from ..text import printable
+from ..text import listed, printable
 from . import build
 from .datasets import Dataset
 from .files import locked, missing_parents, remove_empty, sync, write_json
@@ -97,6 +97,12 @@ def prepare(
     if _whole(cache / key) is None:
         _build(dataset, source, key, cache, test, seed, note)
     meta = _whole(cache / key)
+    if meta is not None and (skipped := meta.get("skipped")):
+        names = listed((bad["path"] for bad in skipped), 5)
+        note(
+            f"{len(skipped)} bad image{'s' if len(skipped) > 1 else ''} skipped: {names} "
+            f"(all with their reasons in {printable(cache / key / META)})"
+        )
     if meta is not None and meta["shared"]:
         note(
             f"{meta['shared']} of {meta['counts']['test']} test images are byte-identical to a training image: "
@@ -144,6 +150,8 @@ def _check_unchanged(source: Source) -> None:
 def _declaration(dataset: Dataset, source: Source, test: float, seed: int) -> dict[str, Any]:
     """What decides the decoded arrays, but for the files' content. Scaling is not in it: pixels are kept as they are."""
     out: dict[str, Any] = {name: value for name, value in dataset.to_json().items() if name != "scale"}
+    if out["on_bad"] == "refuse":  # then it decides nothing about what is kept
+        del out["on_bad"]
     if source.official_test:
         return out
     return out | {"test": test, "seed": seed}

@@ -18,6 +18,7 @@ NATIVE = {  # kind -> (height, width, colour) of the images as published
     "image_folder": (None, "rgb"),
 }
 COLORS = {"gray": 1, "rgb": 3}  # colour -> channels
+ON_BAD = ("refuse", "skip")
 SCALES = ("minmax", "unit", "standard", None)
 
 
@@ -28,6 +29,7 @@ class Dataset:
     kind: one of NATIVE.      path: the folder of an image_folder, else None.      size: (H, W) in pixels.
     scale: how pixels are scaled before the model: "minmax" to [0, 1] by the smallest and largest value of the images being
     fitted, "unit" by 1/255, "standard" to mean 0 and deviation 1 a channel, None not at all.
+    on_bad: what an image that cannot be read does to an image_folder: "refuse" all of it, or "skip" the image, which is noted.
 
     Raises: BadInput.
     """
@@ -37,6 +39,7 @@ class Dataset:
     size: tuple[int, int] | None = None
     color: str | None = None
     scale: str | None = "minmax"
+    on_bad: str = "refuse"
 
     def __post_init__(self) -> None:
         if self.kind not in NATIVE:
@@ -47,6 +50,8 @@ class Dataset:
             raise BadInput(unknown("color", self.color, COLORS))
         if self.scale not in SCALES:
             raise BadInput(unknown("scale", self.scale, [str(s) for s in SCALES]))
+        if self.on_bad not in ON_BAD:
+            raise BadInput(unknown("on_bad", self.on_bad, ON_BAD))
         size = native_size if self.size is None else self.size
         if not _is_size(size):
             raise BadInput(f"size must be (height, width) in pixels, 1 to 4096 each, got {printable(repr(self.size))}")
@@ -105,12 +110,17 @@ def cifar10(*, color: str = "rgb", scale: str | None = "minmax") -> Dataset:
 
 
 def image_folder(
-    path: str | Path, *, size: tuple[int, int], color: str = "rgb", scale: str | None = "minmax"
+    path: str | Path,
+    *,
+    size: tuple[int, int],
+    color: str = "rgb",
+    scale: str | None = "minmax",
+    on_bad: str = "refuse",
 ) -> Dataset:
     """A folder with one sub-folder a class, images at any depth below it; or train/ and test/ folders of that kind.
 
-    A relative `path` is taken from the sweep file's folder. Images are resized to `size` = (H, W) with OpenCV.
+    A relative `path` is taken from the sweep file's folder. Images are resized to `size` = (H, W) with OpenCV. One that cannot
+    be read is refused, or with `on_bad="skip"` left out; `sweep check-data` names them all.
     """
-    return Dataset(
-        "image_folder", path=str(path) if isinstance(path, Path) else path, size=size, color=color, scale=scale
-    )
+    where = str(path) if isinstance(path, Path) else path
+    return Dataset("image_folder", path=where, size=size, color=color, scale=scale, on_bad=on_bad)

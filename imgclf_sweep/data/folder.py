@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import BadInput
 from ..text import listed, printable
-from .image import EXTENSIONS, read_image
+from .image import EXTENSIONS, problem, read_image
 
 VALIDATION_NAMES = ("val", "valid", "validation", "dev")
 CHUNK = 64  # images a thread takes at a time
@@ -39,10 +39,27 @@ class Listing:
     test: tuple[File, ...] | None
 
 
-def list_folder(path: str | Path) -> Listing:
+class Bad(NamedTuple):
+    """A file that cannot be used, by its path below the listing's root, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass
+class Findings:
+    """What is wrong with a folder. `files`: single files and folders in a class, without which the rest is a data set still.
+    `classes`: what makes it none, a line each."""
+
+    files: list[Bad] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+
+
+def list_folder(path: str | Path, findings: Findings | None = None) -> Listing:
     """List the images of a folder with one sub-folder a class, or with train/ and test/ folders of that kind.
 
-    Hidden files, and files whose extension is not in EXTENSIONS (any case), are left out.
+    Hidden files, and files whose extension is not in EXTENSIONS (any case), are left out. Where `findings` are given, what is
+    wrong with single files or classes is noted there and left out too.
 
     Raises: BadInput: no such folder, fewer than two classes, a class with fewer than two images, a name with control
     characters, a link that leads out of the folder, parts whose classes differ.
@@ -54,14 +71,31 @@ def list_folder(path: str | Path) -> Listing:
     root = root.resolve()
     parts = _parts(root)
     if parts is None:
-        classes = _classes(root)
-        return Listing(root, classes, _files(root, root, classes, at_least=2), None)
+        classes = _classes(root, findings)
+        return Listing(root, classes, _files(root, root, classes, 2, findings), None)
     train, test = parts
-    classes, others = _classes(train), _classes(test)
+    classes, others = _classes(train, findings), _classes(test, findings)
     if classes != others:
         odd = sorted(set(classes) ^ set(others))
-        raise BadInput(f"image folder '{printable(root)}': classes in only one of train/ and test/: {listed(odd)}")
-    return Listing(root, classes, _files(root, train, classes, at_least=2), _files(root, test, classes, at_least=1))
+        line = f"image folder '{printable(root)}': classes in only one of train/ and test/: {listed(odd)}"
+        _refuse(findings, line)
+    return Listing(
+        root, classes, _files(root, train, classes, 2, findings), _files(root, test, others, 1, findings)
+    )
+
+
+def _refuse(findings: Findings | None, line: str) -> None:
+    """Something that makes the folder no data set."""
+    if findings is None:
+        raise BadInput(line)
+    findings.classes.append(line)
+
+
+def _leave_out(findings: Findings | None, root: Path, path: str | Path, reason: str, line: str) -> None:
+    """Something that is wrong with one file."""
+    if findings is None:
+        raise BadInput(line)
+    findings.files.append(Bad(os.path.relpath(path, root), reason))
 
 
 def decode(root: Path, files: tuple[File, ...], size: tuple[int, int], color: str, out: np.ndarray) -> None:
@@ -85,6 +119,28 @@ def decode(root: Path, files: tuple[File, ...], size: tuple[int, int], color: st
         others = len(bad) - 1
         more = f" (and {others} other bad image{'s' if others > 1 else ''})" if others else ""
         raise BadInput(bad[0] + more)
+
+
+def problems(listing: Listing) -> list[Bad]:
+    """The files of a listing that `read_image` would refuse, in its order, each with the reason; every one is decoded."""
+    paths = [file.path for file in (*listing.train, *(listing.test or ()))]
+
+    def chunk(start: int) -> list[Bad]:
+        found = ((path, problem(os.path.join(listing.root, path))) for path in paths[start : start + CHUNK])
+        return [Bad(path, reason) for path, reason in found if reason is not None]
+
+    with ThreadPoolExecutor(_cores()) as pool:
+        return [bad for found in pool.map(chunk, range(0, len(paths), CHUNK)) for bad in found]
+
+
+def without(listing: Listing, bad: list[Bad]) -> Listing:
+    """The listing less these files."""
+    names = {file.path for file in bad}
+    train, test = (
+        None if part is None else tuple(file for file in part if file.path not in names)
+        for part in (listing.train, listing.test)
+    )
+    return Listing(listing.root, listing.classes, train or (), test)
 
 
 def _cores() -> int:
@@ -111,46 +167,59 @@ def _parts(root: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
-    names = sorted(entry.name for entry in _entries(folder, folder) if entry.is_dir())
+def _classes(folder: Path, findings: Findings | None) -> tuple[str, ...]:
+    links = None if findings is None else Findings()
+    names = sorted(entry.name for entry in _entries(folder, folder, links) if entry.is_dir())
+    for bad in links.files if links else ():
+        _refuse(findings, f"'{printable(folder / bad.path)}' {bad.reason}")
     for name in names:
         if not name.isprintable():
-            raise BadInput(f"class folder '{printable(folder)}/{printable(name)}': control characters in its name")
+            _refuse(findings, f"class folder '{printable(folder)}/{printable(name)}': control characters in its name")
     if not names:
-        raise BadInput(f"image folder '{printable(folder)}' has no sub-folders; give one sub-folder a class")
-    if len(names) < 2:
-        raise BadInput(
-            f"image folder '{printable(folder)}' has one class only ('{printable(names[0])}'); at least 2 are needed"
+        _refuse(findings, f"image folder '{printable(folder)}' has no sub-folders; give one sub-folder a class")
+    elif len(names) < 2:
+        _refuse(
+            findings,
+            f"image folder '{printable(folder)}' has one class only ('{printable(names[0])}'); at least 2 are needed",
         )
     return tuple(names)
 
 
-def _files(root: Path, folder: Path, classes: tuple[str, ...], at_least: int) -> tuple[File, ...]:
+def _files(
+    root: Path, folder: Path, classes: tuple[str, ...], at_least: int, findings: Findings | None
+) -> tuple[File, ...]:
     files: list[File] = []
     for label, name in enumerate(classes):
-        found = sorted(_walk(root, folder / name, label))
+        found = sorted(_walk(root, folder / name, label, findings))
         if not found:
-            raise BadInput(f"class folder '{printable(folder / name)}' has no images; read are {', '.join(EXTENSIONS)}")
-        if len(found) < at_least:
-            raise BadInput(
-                f"class folder '{printable(folder / name)}' has one image only; at least {at_least} are needed"
+            _refuse(
+                findings,
+                f"class folder '{printable(folder / name)}' has no images; read are {', '.join(EXTENSIONS)}",
+            )
+        elif len(found) < at_least:
+            _refuse(
+                findings,
+                f"class folder '{printable(folder / name)}' has one image only; at least {at_least} are needed",
             )
         files += found
     return tuple(files)
 
 
-def _walk(root: Path, folder: Path, label: int) -> Iterator[File]:
+def _walk(root: Path, folder: Path, label: int, findings: Findings | None) -> Iterator[File]:
     """The image files at any depth below `folder`."""
-    for entry in _entries(root, folder):
+    for entry in _entries(root, folder, findings):
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(root, Path(entry.path), label)
+            yield from _walk(root, Path(entry.path), label, findings)
         elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+            reason = None
             try:
                 state = entry.stat()
+                reason = None if entry.is_file() else "not a regular file"
             except OSError as error:
-                raise BadInput(f"image '{printable(entry.path)}': {error.strerror}") from None
-            if not entry.is_file():
-                raise BadInput(f"image '{printable(entry.path)}': not a regular file")
+                reason = error.strerror
+            if reason is not None:
+                _leave_out(findings, root, entry.path, reason, f"image '{printable(entry.path)}': {reason}")
+                continue
             yield File(
                 entry.path.removeprefix(os.path.join(root, "")),
                 state.st_size,
@@ -160,7 +229,7 @@ def _walk(root: Path, folder: Path, label: int) -> Iterator[File]:
             )
 
 
-def _entries(root: Path, folder: Path) -> list[os.DirEntry[str]]:
+def _entries(root: Path, folder: Path, findings: Findings | None = None) -> list[os.DirEntry[str]]:
     """What is in `folder` but for hidden names.
 
     Raises: BadInput for a folder that cannot be read, a link that leads out of `root` and a link to any folder (it could lead
@@ -170,14 +239,22 @@ def _entries(root: Path, folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        raise BadInput(f"folder '{printable(folder)}': {error.strerror}") from None
+        if findings is None or folder == root:
+            raise BadInput(f"folder '{printable(folder)}': {error.strerror}") from None
+        findings.files.append(Bad(os.path.relpath(folder, root), error.strerror))
+        return []
+    kept = []
     for entry in shown:
-        if entry.is_symlink():
-            target = Path(entry.path).resolve()
-            if not target.is_relative_to(root):
-                raise BadInput(
-                    f"'{printable(entry.path)}' is a link out of the image folder (to '{printable(target)}')"
-                )
-            if entry.is_dir():
-                raise BadInput(f"'{printable(entry.path)}' is a link to another folder; copy the folder instead")
-    return shown
+        reason = _bad_link(root, entry) if entry.is_symlink() else None
+        if reason is None:
+            kept.append(entry)
+        else:
+            _leave_out(findings, root, entry.path, reason, f"'{printable(entry.path)}' {reason}")
+    return kept
+
+
+def _bad_link(root: Path, entry: os.DirEntry[str]) -> str | None:
+    target = Path(entry.path).resolve()
+    if not target.is_relative_to(root):
+        return f"is a link out of the image folder (to '{printable(target)}')"
+    return "is a link to another folder; copy the folder instead" if entry.is_dir() else None

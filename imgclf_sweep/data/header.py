@@ -43,6 +43,24 @@ def read_header(data: bytes) -> Header:
     return header
 
 
+FORMATS = {  # format -> how the names of its files end
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "WebP": (".webp",),
+}
+
+
+def format_of(head: bytes) -> str | None:
+    """The format, a key of FORMATS, that a file's first 16 bytes announce; None for no format of ours."""
+    names = {_jpeg: "JPEG", _png: "PNG", _bmp: "BMP", _tiff: "TIFF", _webp: "WebP"}
+    for magic, parse in _FORMATS.items():
+        if head.startswith(magic) and (magic != b"RIFF" or head[8:12] == b"WEBP"):
+            return names[parse]
+    return None
+
+
 def _jpeg(data: bytes) -> Header:
     at = 2
     while True:

@@ -12,9 +12,9 @@ import numpy as np
 from ..errors import BadInput
 from ..text import printable
 from .datasets import COLORS
-from .header import Header, NotAnImage, read_header
+from .header import FORMATS, Header, NotAnImage, format_of, read_header
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+EXTENSIONS = tuple(ending for endings in FORMATS.values() for ending in endings)
 MAX_PIXELS = 40_000_000  # a 160 KB PNG can unpack to half a gigabyte
 MAX_BYTES = 512 * 2**20  # of the file: 40 megapixels of 16-bit RGBA and some room
 
@@ -31,17 +31,43 @@ def read_image(path: str | Path, size: tuple[int, int], color: str) -> np.ndarra
     Raises: BadInput naming the file: missing, unreadable, not a regular file, no whole image, above 40 megapixels.
     """
     try:
-        data = _read(path)
-        header = read_header(data)
-        if header.height * header.width > MAX_PIXELS:
-            raise NotAnImage(
-                f"{header.width} x {header.height} pixels; images of up to {MAX_PIXELS // 1_000_000} megapixels are read"
-            )
-        return fitted(_decode(data, header), size, color)
-    except NotAnImage as error:
-        raise BadInput(f"image '{printable(path)}': {error}") from None
-    except OSError as error:
-        raise BadInput(f"image '{printable(path)}': {error.strerror or 'cannot be read'}") from None
+        return fitted(_pixels(path), size, color)
+    except (NotAnImage, OSError) as error:
+        raise BadInput(f"image '{printable(path)}': {_reason(error)}") from None
+
+
+def problem(path: str | Path) -> str | None:
+    """Why `read_image` would refuse this file, in words without its name; None if it would not."""
+    try:
+        _pixels(path)
+    except (NotAnImage, OSError) as error:
+        return _reason(error)
+    return None
+
+
+def mislabelled(path: str | Path) -> str | None:
+    """The format of a file whose name ends as another format's does (it is read by its content); else None."""
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb", buffering=0) as file:
+            found = format_of(file.read(16) or b"")
+    except OSError:
+        return None
+    return found if found and os.path.splitext(path)[1].lower() not in FORMATS[found] else None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, NotAnImage) else getattr(error, "strerror", None) or "cannot be read"
+
+
+def _pixels(path: str | Path) -> np.ndarray:
+    """uint8 RGB (h, w, 3), upright; a size above the limit is refused by the header.  Raises: NotAnImage, OSError."""
+    data = _read(path)
+    header = read_header(data)
+    if header.height * header.width > MAX_PIXELS:
+        raise NotAnImage(
+            f"{header.width} x {header.height} pixels; images of up to {MAX_PIXELS // 1_000_000} megapixels are read"
+        )
+    return _decode(data, header)
 
 
 def fitted(image: np.ndarray, size: tuple[int, int], color: str) -> np.ndarray:

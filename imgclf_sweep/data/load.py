@@ -39,12 +39,14 @@ Allocate = Callable[[str, tuple[int, ...]], np.ndarray]
 class Source:
     """Where a data set's images are: an npz file, a listed folder, or (neither) inside scikit-learn.
 
-    identity: JSON values that change when the files do: paths, sizes, times.
+    identity: JSON values that change when the files do: paths, sizes, times.   skipped: files left out of the listing; None
+    where bad files are refused.
     """
 
     identity: Any = None
     file: Path | None = None
     listing: folder.Listing | None = None
+    skipped: tuple[folder.Bad, ...] | None = None
 
     @property
     def official_test(self) -> bool:
@@ -61,6 +63,7 @@ class Loaded:
     train_y: np.ndarray
     test_x: np.ndarray | None = None
     test_y: np.ndarray | None = None
+    skipped: tuple[folder.Bad, ...] = ()
 
 
 def locate(dataset: Dataset, data_dir: Path | None, downloads: Path, note: Callable[[str], None]) -> Source:
@@ -72,16 +75,31 @@ def locate(dataset: Dataset, data_dir: Path | None, downloads: Path, note: Calla
     if dataset.kind == "digits":
         return Source()
     if dataset.kind == "image_folder":
-        source = Source(listing=folder.list_folder(dataset.path))  # type: ignore[arg-type]
-        return replace(source, identity=_identity_of_listing(source.listing))  # type: ignore[arg-type]
+        source = _listed(dataset.path, dataset.on_bad == "skip")  # type: ignore[arg-type]
+        return replace(source, identity=identity(source, again=False))
     file = _npz(dataset.kind, data_dir, downloads) or fetch(dataset.kind, downloads, note)
     return Source(_identity_of_file(file), file=file)
 
 
-def identity(source: Source) -> Any:
-    """The source's identity as its files are now.  Raises: BadInput where the folder is no longer a data set."""
+def _listed(path: str | Path, skip: bool) -> Source:
+    findings = folder.Findings() if skip else None
+    listing = folder.list_folder(path, findings)
+    if findings is None:
+        return Source(listing=listing)
+    if findings.classes:
+        raise BadInput(findings.classes[0])
+    return Source(listing=listing, skipped=tuple(findings.files))
+
+
+def identity(source: Source, again: bool = True) -> Any:
+    """The source's identity as its files are now, or were when listed (`again` false).
+
+    Raises: BadInput where the folder is no longer a data set."""
     if source.listing is not None:
-        return _identity_of_listing(folder.list_folder(source.listing.root))
+        now = _listed(source.listing.root, source.skipped is not None) if again else source
+        assert now.listing is not None
+        skipped = [] if now.skipped is None else [[[os.fsencode(bad.path).hex(), bad.reason] for bad in now.skipped]]
+        return [*_identity_of_listing(now.listing), *skipped]
     return None if source.file is None else _identity_of_file(source.file)
 
 
@@ -105,7 +123,7 @@ def load(dataset: Dataset, source: Source, allocate: Allocate) -> Loaded:
     Raises: BadInput naming the file (and the array in it) that is missing, corrupt or not as it must be.
     """
     if source.listing is not None:
-        return _load_folder(dataset, source.listing, allocate)
+        return _load_folder(dataset, source.listing, source.skipped, allocate)
     if source.file is not None:
         return _load_npz(dataset, source.file, allocate)
     from sklearn.datasets import load_digits  # a second of imports
@@ -125,7 +143,12 @@ def _npz(kind: str, data_dir: Path | None, downloads: Path) -> Path | None:
     return None
 
 
-def _load_folder(dataset: Dataset, listing: folder.Listing, allocate: Allocate) -> Loaded:
+def _load_folder(
+    dataset: Dataset, listing: folder.Listing, skipped: tuple[folder.Bad, ...] | None, allocate: Allocate
+) -> Loaded:
+    if skipped is not None:  # decoded once more for it: how many there are must be known before arrays are made
+        bad = folder.problems(listing)
+        listing, skipped = folder.without(listing, bad), (*skipped, *bad)
     arrays: list[np.ndarray | None] = []
     for name, files in (("train_x", listing.train), ("test_x", listing.test)):
         if files is None:
@@ -134,7 +157,7 @@ def _load_folder(dataset: Dataset, listing: folder.Listing, allocate: Allocate) 
         out = allocate(name, (len(files), *dataset.shape))
         folder.decode(listing.root, files, dataset.size, dataset.color, out)  # type: ignore[arg-type]
         arrays += [out, np.array([f.label for f in files], np.int64)]
-    return Loaded(listing.classes, *arrays)  # type: ignore[arg-type]
+    return Loaded(listing.classes, *arrays, skipped=skipped or ())  # type: ignore[arg-type]
 
 
 def _load_npz(dataset: Dataset, file: Path, allocate: Allocate) -> Loaded:

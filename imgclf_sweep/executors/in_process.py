@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..training.protocol import Job, Reply, Setup, Trainer
 from ..trial import Measurement
-from .protocol import Ended, Event, Measured
+from .protocol import Ended, Event, Measured, Resumed
 
 
 class InProcessExecutor:
@@ -38,12 +38,22 @@ class InProcessExecutor:
                 self._events.put(Measured(slot, job.token, measurement))
                 return self._replies.get()
 
-            self._events.put(Ended(slot, job.token, self._trainer.train(job, on_epoch)))
+            def on_resume(measurements: Sequence[Measurement]) -> Reply:
+                self._events.put(Resumed(slot, job.token, tuple(measurements)))
+                return self._replies.get()
+
+            self._events.put(Ended(slot, job.token, self._trainer.train(job, on_epoch, on_resume)))
         except BaseException as error:  # handed to the caller's thread, where it can be seen
             self._events.put(error)
 
     def pid(self, slot: str) -> int:
         return os.getpid()
+
+    def neighbours(self, slot: str) -> Sequence[str]:
+        return ()
+
+    def alone(self, slot: str) -> None:
+        """It always is."""
 
     def wait(self, timeout: float) -> list[Event]:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +15,7 @@ def measurement_to_json(measurement: Measurement) -> dict[str, Any]:
     return asdict(measurement) | {"metrics": {name: float(value) for name, value in measurement.metrics.items()}}
 
 
-def measurement_from_json(data: Mapping[str, Any]) -> Measurement:
+def measurement_from_json(data: Any) -> Measurement:
     """Raises: ProtocolError for anything but a whole epoch above 0 and finite metrics."""
     try:
         epoch, seconds = int(data["epoch"]), float(data["seconds"])
@@ -28,11 +27,21 @@ def measurement_from_json(data: Mapping[str, Any]) -> Measurement:
     return Measurement(epoch, metrics, seconds)
 
 
+def measurements_from_json(data: Any) -> tuple[Measurement, ...]:
+    """Raises: ProtocolError for anything but at least one measurement, their epochs without a gap."""
+    if not isinstance(data, list) or not data:
+        raise ProtocolError("no list of measurements")
+    found = tuple(measurement_from_json(each) for each in data)
+    if [m.epoch for m in found] != list(range(found[0].epoch, found[0].epoch + len(found))):
+        raise ProtocolError("measurements of epochs that do not follow each other")
+    return found
+
+
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     return asdict(outcome)
 
 
-def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
+def outcome_from_json(data: Any) -> Outcome:
     """Raises: ProtocolError."""
     try:
         kind = None if data["kind"] is None else Kind(data["kind"])

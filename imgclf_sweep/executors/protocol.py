@@ -20,6 +20,16 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """The job in `slot` goes on from a checkpoint; earlier attempts have measured these epochs of it, at least one. It waits
+    for a `reply`, as to the last of them. It comes before any `Measured` of its attempt, if at all."""
+
+    slot: str
+    token: str
+    measurements: Sequence[Measurement]
+
+
+@dataclass(frozen=True)
 class Ended:
     """The job in `slot` is over. `outcome` is None when it stopped because it was told to interrupt."""
 
@@ -38,7 +48,7 @@ class Gone:
     reason: str
 
 
-Event = Measured | Ended | Gone
+Event = Measured | Resumed | Ended | Gone
 
 
 class Executor(Protocol):
@@ -51,7 +61,16 @@ class Executor(Protocol):
         ...
 
     def pid(self, slot: str) -> int:
-        """The process behind a slot."""
+        """The process behind a slot, that its next job will run in."""
+        ...
+
+    def neighbours(self, slot: str) -> Sequence[str]:
+        """The other slots that share its device: what they take of its memory is missing here."""
+        ...
+
+    def alone(self, slot: str) -> None:
+        """The next job of this slot is to have the machine for itself: idle workers end, and its own has the whole device.
+        Called when nothing runs, before `pid` and `start`."""
         ...
 
     def wait(self, timeout: float) -> list[Event]:
@@ -60,7 +79,7 @@ class Executor(Protocol):
         ...
 
     def reply(self, slot: str, token: str, reply: Reply) -> None:
-        """Answer a `Measured`: exactly once for each, unless the slot is gone."""
+        """Answer a `Measured` or `Resumed`: exactly once for each, unless the slot is gone."""
         ...
 
     def close(self) -> None:

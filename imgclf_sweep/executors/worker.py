@@ -2,34 +2,85 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from ..child import Channel, connect
 from ..errors import SweepError
 from ..text import printable
-from ..training.protocol import Job, Reply, Setup
-from ..trial import Measurement
+from ..training.failures import environment_reason
+from ..training.protocol import Job, Reply, Setup, Trainer
+from ..trial import Kind, Measurement, Outcome, State
 from .messages import measurement_to_json, outcome_to_json
 
 
 def main() -> None:
     channel = connect()
     command = channel.receive()
+    threading.Thread(target=_beat, args=(channel, command["beat"]), daemon=True, name="beat").start()
     try:
-        from ..training import open_trainer  # here, not above: the channel must live before the tensor library loads
+        from .. import training  # here, not above: the channel must live before the tensor library loads
 
-        trainer = open_trainer(Setup.from_json(command["setup"]))
+        if command["type"] == "warm":
+            training.preload(command["trainer"])
+            channel.send(type="warm")
+            command = channel.receive()
+        _become(command)
+        trainer = training.open_trainer(Setup.from_json(command["setup"]))
     except Exception as error:
         known = isinstance(error, SweepError)
         channel.send(type="unusable", reason=str(error) if known else f"{type(error).__name__}: {printable(error)}")
         return
-    channel.send(type="ready")
+    channel.send(type="ready", recycle_after=trainer.recycle_after)
     while True:
         job = Job.from_json(channel.receive()["job"])
-        outcome = trainer.train(job, lambda measurement, job=job: _report(channel, job, measurement))
+        outcome = _train(channel, trainer, job)
         channel.send(type="ended", token=job.token, outcome=None if outcome is None else outcome_to_json(outcome))
+
+
+def _become(command: Mapping[str, Any]) -> None:
+    """Take a slot: its devices, which no library has looked for yet, and its log."""
+    os.environ.update(command["env"])
+    log = os.open(command["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def _beat(channel: Channel, seconds: float) -> None:
+    """Say that this process lives, whatever its main thread does. A beat that fails is one beat less."""
+    while True:
+        time.sleep(seconds)
+        with contextlib.suppress(OSError):
+            channel.send(type="beat")
+
+
+def _train(channel: Channel, trainer: Trainer, job: Job) -> Outcome | None:
+    """What a trainer raises is not the job's fault: the prepared data are gone, or the disk."""
+    try:
+        return trainer.train(job, lambda m: _report(channel, job, m), lambda earlier: _resumed(channel, job, earlier))
+    except (SweepError, OSError) as error:
+        reason = str(error) if isinstance(error, SweepError) else environment_reason(error)
+        if reason is None:
+            raise
+        return Outcome(State.FAILED, kind=Kind.ENVIRONMENT, reason=reason)
 
 
 def _report(channel: Channel, job: Job, measurement: Measurement) -> Reply:
     channel.send(type="measured", token=job.token, measurement=measurement_to_json(measurement))
+    return _reply(channel, job)
+
+
+def _resumed(channel: Channel, job: Job, earlier: Sequence[Measurement]) -> Reply:
+    channel.send(type="resumed", token=job.token, measurements=[measurement_to_json(m) for m in earlier])
+    return _reply(channel, job)
+
+
+def _reply(channel: Channel, job: Job) -> Reply:
     while True:
         answer = channel.receive()
         if answer["type"] == "reply" and answer["token"] == job.token:

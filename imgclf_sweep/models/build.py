@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from ..text import printable
 if TYPE_CHECKING:
     import keras
 
+    from .transfer import Frozen
+
 
 @dataclass(frozen=True)
 class Built:
@@ -24,11 +27,13 @@ class Built:
 
     found: what a `build(hp)` asked for beside the trial's params, at its default.
     sparse_labels: whether its loss wants class numbers (N,) rather than one-hot rows (N, outputs).
+    frozen: the model in two parts, where the first always makes the same features of an image, so that they can be kept.
     """
 
     model: keras.Model
     found: Mapping[str, Value] = field(default_factory=dict)
     sparse_labels: bool = True
+    frozen: Frozen | None = None
 
 
 class Builder:
@@ -48,10 +53,7 @@ class Builder:
         Raises: BadInput where these make no model, or the user's function is gone or changed.
         """
         if isinstance(self._sweep.model, str):
-            from .cnn import build_cnn
-
-            loss = self._sweep.loss
-            return Built(build_cnn(params, shape, classes, loss), {}, LOSSES[loss])
+            return self._of_family(self._sweep.model, params, shape, classes)
         from .hypermodel import build_hypermodel, check_model, sparse_labels
 
         model, found = build_hypermodel(self._users(), params)
@@ -60,6 +62,17 @@ class Builder:
         if outputs < classes and (outputs, classes) != (1, 2):
             raise BadInput(f"build(hp): its model tells {outputs} classes apart, the data set has {classes}")
         return Built(model, found, sparse_labels(model))
+
+    def _of_family(self, family: str, params: Params, shape: tuple[int, int, int], classes: int) -> Built:
+        loss = self._sweep.loss
+        if family == "transfer":
+            from .transfer import build_transfer
+
+            model, frozen = build_transfer(params, shape, classes, loss, pretrained=self._pretrained)
+            return Built(model, {}, LOSSES[loss], frozen)
+        from .cnn import build_cnn
+
+        return Built(build_cnn(params, shape, classes, loss), {}, LOSSES[loss])
 
     def _users(self) -> Callable[[Any], Any]:
         if self._function is None:
@@ -77,6 +90,20 @@ def _read(declared: BuildFunction) -> Callable[[Any], Any]:
     if not callable(function) or digest(path, function) != declared.digest:
         raise BadInput(f"{printable(path)}: {printable(declared.name)}(hp) has changed since this sweep began")
     return function
+
+
+def summary_lines(model: keras.Model) -> list[str]:
+    """Keras's table of a model's layers."""
+    lines: list[str] = []
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "120"  # the table, a little wider than its `line_length`, would be cut off at 80 columns
+    try:
+        model.summary(line_length=100, print_fn=lambda text, *_, **__: lines.extend(text.splitlines()))
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
+    return [line.rstrip() for line in lines]
 
 
 def count_parameters(model: keras.Model) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 from keras import layers, regularizers
@@ -12,6 +11,8 @@ from ..errors import BadInput
 from ..space import Value
 from ..text import printable
 from . import knobs
+from .augment import augmentation
+from .compile import compiled
 
 
 def build_cnn(params: Mapping[str, Value], shape: tuple[int, int, int], classes: int, loss: str) -> keras.Model:
@@ -31,15 +32,15 @@ def build_cnn(params: Mapping[str, Value], shape: tuple[int, int, int], classes:
     except BadInput as error:
         raise BadInput(f"{error} ({knobs.words(params)})") from None
     try:
-        model = _network(net, shape, outputs)
-        model.compile(optimizer=_optimizer(net), loss=loss, metrics=["accuracy"])
+        return compiled(_network(net, shape, outputs), net, loss)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadInput(f"no network can be built with {knobs.words(params)}: {printable(error)}") from error
-    return model
 
 
 def _network(net: knobs.CnnKnobs, shape: tuple[int, int, int], outputs: int) -> keras.Model:
     image = x = keras.Input(shape, dtype="float32", name="image")
+    for layer in augmentation(net):
+        x = layer(x)
     for i in range(net.blocks):
         block = f"block{i + 1}"
         for j in range(net.convs[i]):
@@ -72,9 +73,3 @@ def _regularizer(net: knobs.CnnKnobs, block: int) -> regularizers.Regularizer | 
     if net.l1[block] or net.l2[block]:
         return regularizers.L1L2(l1=net.l1[block], l2=net.l2[block])
     return None
-
-
-def _optimizer(net: knobs.CnnKnobs) -> keras.optimizers.Optimizer:
-    asked: dict[str, Any] = {"learning_rate": net.learning_rate, "momentum": net.momentum}
-    config = {name: value for name, value in asked.items() if value is not None}
-    return keras.optimizers.get({"class_name": net.optimizer, "config": config})

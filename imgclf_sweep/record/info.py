@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..errors import BadInput
 from ..sweep import BuildFunction, Sweep
 from ..text import printable
 
@@ -27,40 +28,76 @@ class Info:
     versions: Mapping[str, str]
 
 
-def differences(old: Sweep, now: Sweep) -> list[str]:
-    """What is declared differently, a line each; `trials` may always differ.
+CHANGEABLE = ("epochs", "batch_size", "pruner", "sampler", "space", "model source")
+"""What `--allow-change` accepts. Trials before and after were then trained or proposed differently, but all are measured by one
+objective on the same images. Anything else decides what a value means."""
+
+FREE_SAMPLERS = ("tpe", "random")
+"""Samplers that take any past trial as it is. A grid is numbered, and an oracle of Keras Tuner's has its space in its state."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing declared differently.  line: in words, old and new.   allowed: whether `--allow-change` accepts it."""
+
+    line: str
+    allowed: bool
+
+
+def changes(info: Info, old: Sweep, sweep: Sweep, allow_change: bool, **now: Any) -> list[str]:
+    """What is declared differently than in the record, in words, if all of it is allowed.  Raises: BadInput with what is not."""
+    found = differences(old, sweep) + info_differences(info, old, sweep, **now)
+    refused = [d.line for d in found if not (allow_change and d.allowed)]
+    if not refused:
+        return [d.line for d in found]
+    remedy = "undo that, or give another --name"
+    if allow_change:
+        remedy = f"--allow-change cannot allow that, for values before and after would mean different things: {remedy}"
+    elif all(d.allowed for d in found):
+        remedy += ", or --allow-change to go on with it"
+    raise BadInput(f"sweep '{info.name}' was begun with another declaration: {'; '.join(refused)}; {remedy}")
+
+
+def differences(old: Sweep, now: Sweep) -> list[Difference]:
+    """What is declared differently; `trials` may always differ.
 
     A named sampler or pruner equals the default of the same name, and a `build(hp)` is its source, wherever its file lies.
     """
-    out = []
+    out: list[Difference] = []
     before, after = _plain(old), _plain(now)
+    free = old.backend == now.backend != "keras-tuner" and {old.sampler_name, now.sampler_name} <= set(FREE_SAMPLERS)
     for field in fields(Sweep):
         name = field.name
+        what, lines = name, []
         if name == "model":
-            out += _model(old.model, now.model)
+            lines = list(_model(old.model, now.model))
+            both_built = isinstance(old.model, BuildFunction) and isinstance(now.model, BuildFunction)
+            what = "model source" if both_built and old.model.name == now.model.name else name  # type: ignore[union-attr]
         elif name == "dataset":
-            out += _dataset(before[name], after[name])
+            lines = list(_dataset(before[name], after[name]))
         elif name == "space":
-            out += _space(before[name], after[name])
+            lines = list(_space(before[name], after[name]))
         elif name in ("sampler", "pruner"):
             if old.backend == now.backend:  # of another backend they differ anyway
-                out += _changed(name, getattr(old, f"{name}_name"), getattr(now, f"{name}_name"))
+                lines = _changed(name, getattr(old, f"{name}_name"), getattr(now, f"{name}_name"))
         elif name == "objective":
-            out += _changed(name, *(f"{d['metric']} ({d['direction']})" for d in (before[name], after[name])))
+            lines = _changed(name, *(f"{d['metric']} ({d['direction']})" for d in (before[name], after[name])))
         elif name != "trials":
-            out += _changed(name, before[name], after[name])
+            lines = _changed(name, before[name], after[name])
+        allowed = what in CHANGEABLE and (free or what in ("batch_size", "model source"))
+        out += [Difference(line, allowed) for line in lines]
     return out
 
 
-def info_differences(old: Info, old_sweep: Sweep, sweep: Sweep, **now: Any) -> list[str]:
-    """The same for what is not in the declaration: `fingerprint`, `limit_images`, `trainer`."""
+def info_differences(old: Info, old_sweep: Sweep, sweep: Sweep, **now: Any) -> list[Difference]:
+    """The same for what is not in the declaration: `fingerprint`, `limit_images`, `trainer`. None of it may change."""
     out = _changed("limit_images", old.limit_images, now["limit_images"])
     out += _changed("trainer", old.trainer, now["trainer"])
     decided_by = ("dataset", "seed", "test")  # another of these is another set of images, and named already
     same_images = all(getattr(old_sweep, name) == getattr(sweep, name) for name in decided_by)
     if same_images and old.fingerprint != now["fingerprint"]:
         out.append("the images changed")
-    return out
+    return [Difference(line, False) for line in out]
 
 
 def _plain(sweep: Sweep) -> dict[str, Any]:

@@ -69,6 +69,11 @@ class SweepDir:
         return self.path / "sweep.json"
 
     @property
+    def backups(self) -> Path:
+        """Copies of the database, made as the sweep runs and before its format is changed."""
+        return self.path / "backups"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

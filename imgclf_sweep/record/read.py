@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from . import schema
+from . import migrate, schema
 from .layout import SweepDir
 from .lock import Holder, holder
 from .rows import View
@@ -78,7 +78,12 @@ def _answer(path: Path, ask: Callable[[sqlite3.Connection], T], immutable: bool)
     """All of `ask`'s queries on one state of the database."""
     with contextlib.closing(schema.connect_reading(path, immutable)) as connection:
         connection.execute("BEGIN")
-        return ask(connection)
+        present = migrate.readable(connection)
+        try:
+            return ask(present)
+        finally:
+            if present is not connection:
+                present.close()
 
 
 def _signature(path: Path) -> tuple[object, ...]:

@@ -22,6 +22,9 @@ APPLICATION_ID = 0x696D6373  # "imcs", in the file's header: this SQLite file is
 VERSION = 1  # of the tables below, in the header's user_version
 BUSY_MS = 30_000
 
+MIGRATIONS: dict[int, str] = {}
+"""From a format to the SQL that makes the next one of it. Format 1 is the first that was ever released."""
+
 TABLES = """
 CREATE TABLE sweep (
     one          INTEGER PRIMARY KEY CHECK (one = 1),
@@ -154,14 +157,17 @@ def verify(path: Path, thorough: bool) -> None:
     if len(head) < 100 or not head.startswith(b"SQLite format 3\0"):
         raise StoreError(f"{printable(path)} is damaged, or not a SQLite database: {REMEDY}")
     if int.from_bytes(head[68:72], "big") != APPLICATION_ID:
-        raise StoreError(f"{printable(path)} is a SQLite database of another program: {REMEDY}")
+        raise StoreError(
+            f"{printable(path)} is a SQLite database of another program: nothing was changed; move it away, or give another "
+            "--name"
+        )
     version = int.from_bytes(head[60:64], "big")
     if version > VERSION:
         raise StoreError(
             f"{printable(path)} was written by a newer version of this program: its format is {version}, "
             f"this program knows {VERSION}; nothing was changed"
         )
-    if version < VERSION:
+    if any(step not in MIGRATIONS for step in range(version, VERSION)):
         raise StoreError(f"{printable(path)} has the unknown format {version}; this program knows {VERSION}")
     if thorough:
         _check_pages(path)
@@ -179,7 +185,7 @@ def _check_pages(path: Path) -> None:
         raise StoreError(f"{printable(path)} is damaged ({printable(found.splitlines()[-1])}): {REMEDY}")
 
 
-REMEDY = "nothing was changed; put a good copy in its place, or move its directory away to start anew"
+REMEDY = "nothing was changed; `sweep repair` with the sweep's name saves what can still be read"
 
 
 @contextlib.contextmanager

@@ -10,17 +10,18 @@ import secrets
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..errors import BadInput
 from ..sweep import Sweep
 from ..text import printable
 from ..trial import Kind, Measurement, Outcome, State, Suggestion
-from . import opening, schema
-from .info import differences, info_differences
+from . import backup, opening, schema
+from .info import changes
 from .layout import SweepDir
 from .lock import Lock
+from .migrate import migrate
 from .opening import Images
 from .rows import View
 
@@ -39,6 +40,8 @@ class Record(View):
     def __init__(self, directory: SweepDir, lock: Lock) -> None:
         """For `open` and `reopen`, which know that the lock is held and the database is whole."""
         self._lock = lock
+        self.notes: list[str] = []  # what the user should hear about how it was opened
+        self._since_backup = 0
         with schema.storing(directory.database):
             self._connection = schema.connect(directory.database)
         try:
@@ -57,8 +60,11 @@ class Record(View):
         limit_images: int | None,
         data: Images,
         trainer: str = "fit",
+        allow_change: bool = False,
     ) -> Record:
         """Create the record, or continue one with the same declaration; `trials`, the number aimed at, may differ.
+
+        allow_change: accept what may differ without making past and future values incomparable (`info.CHANGEABLE`).
 
         Raises: BadInput with what differs; Held; StoreError. Nothing half-made stays behind.
         """
@@ -68,11 +74,11 @@ class Record(View):
                 opening.create(directory, sweep, trials=trials, limit_images=limit_images, data=data, trainer=trainer)
             record = cls._attach(directory, lock)
             try:
-                if not new:
-                    record._refuse_changes(
-                        sweep, limit_images=limit_images, fingerprint=data.fingerprint, trainer=trainer
-                    )
-                record._take_over(sweep, trials, data)
+                with record.transaction():
+                    if not new:
+                        here = {"limit_images": limit_images, "fingerprint": data.fingerprint, "trainer": trainer}
+                        record._note_changes(sweep, changes(record.info, record.sweep, sweep, allow_change, **here))
+                    record._take_over(sweep, trials, data)
                 opening.write_declaration(record.directory, record.info, record.sweep)
             except BaseException:
                 record._connection.close()
@@ -96,19 +102,27 @@ class Record(View):
     @classmethod
     def _attach(cls, directory: SweepDir, lock: Lock) -> Record:
         schema.verify(directory.database, thorough=True)
-        return cls(directory, lock)
+        migrated = migrate(directory)
+        record = cls(directory, lock)
+        if migrated:
+            old, kept = migrated
+            record.event("migrated", before=old, now=schema.VERSION, backup=kept.name)
+            record.notes.append(
+                f"the record was brought from format {old} to {schema.VERSION}; as it was it lies in {printable(kept)}"
+            )
+        return record
 
     def _read(self, ask: Callable[[sqlite3.Connection], T]) -> T:
         with schema.storing(self.directory.database), schema.understanding(self.directory.database):
             return ask(self._connection)
 
-    def _refuse_changes(self, sweep: Sweep, **now: Any) -> None:
-        found = differences(self.sweep, sweep) + info_differences(self.info, self.sweep, sweep, **now)
-        if found:
-            raise BadInput(
-                f"sweep '{self.directory.name}' was begun with another declaration: {'; '.join(found)}; "
-                "undo that, or give another --name"
-            )
+    def _note_changes(self, sweep: Sweep, changed: list[str]) -> None:
+        if changed:
+            outside = sum(not sweep.space.contains(trial.params) for trial in self.trials())
+            self.event("changed", differences=changed, trials_outside=outside)
+            self.notes.append(f"going on with another declaration, as allowed: {'; '.join(changed)}")
+            if outside:
+                self.notes.append(f"{outside} trials lie outside the new space: they stay, but the search does not learn of them")
 
     def _take_over(self, sweep: Sweep, trials: int, data: Images | None) -> None:
         """Commit what may change on continuing, and requeue what a dead owner had running: we hold the lock, so it is dead."""
@@ -146,6 +160,18 @@ class Record(View):
                     for statement in undo:
                         connection.execute(statement)
                 raise
+        if self._since_backup >= backup.EVERY and not connection.in_transaction:
+            self._back_up()
+
+    def _back_up(self) -> None:
+        """A copy of all that is committed. Where it cannot be made the sweep goes on: the record itself is whole."""
+        self._since_backup = 0
+        query = "SELECT COUNT(*) FROM trial WHERE state IN ('COMPLETE', 'PRUNED', 'FAILED')"
+        try:
+            (finished,) = self._connection.execute(query).fetchone()
+            backup.rotate(self._connection, self.directory, finished)
+        except (OSError, sqlite3.Error) as error:
+            self.event("backup failed", reason=str(error))
 
     def propose(self, suggestion: Suggestion) -> None:
         """Keep a new trial as QUEUED.  Raises: ValueError if the number is taken."""
@@ -199,6 +225,17 @@ class Record(View):
             )
         return True
 
+    def resumed(self, number: int, token: str, measurements: Sequence[Measurement]) -> bool:
+        """The live attempt goes on from a checkpoint: the epochs that earlier ones measured up to it become its own too, so that
+        its curve is whole. False, and a "late" event, when the token is not the live one's."""
+        with self.transaction():
+            if not self._live(number, token, "resumption"):
+                return False
+            for measurement in measurements:
+                self.measured(number, token, measurement)
+            self.event("resumed", number=number, epoch=measurements[-1].epoch)
+        return True
+
     def finish(self, number: int, token: str, outcome: Outcome) -> bool:
         """Keep how the live attempt, and with it the trial, ended. False, and a "late" event, when the token is not live.
 
@@ -221,6 +258,7 @@ class Record(View):
                 "token = NULL WHERE number = ?",
                 (o.state, value, epoch, o.epochs, o.seconds, o.kind, o.reason, _json(o.found), number),
             )
+            self._since_backup += 1
         return True
 
     def requeue(self, number: int, token: str, kind: Kind, reason: str) -> bool:

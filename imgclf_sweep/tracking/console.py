@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from ..text import printable
@@ -79,6 +79,11 @@ class ConsoleTracker:
         if self._progress:
             self._progress.started(suggestion, self._clock())
             self._refresh()
+
+    def resumed(self, suggestion: Suggestion, measurements: Sequence[Measurement]) -> None:
+        if self._progress:
+            self._progress.measured(suggestion, measurements[-1])
+        self._line(f"trial {suggestion.number:<4d} goes on after epoch {measurements[-1].epoch} of {suggestion.epochs}")
 
     def measured(self, suggestion: Suggestion, measurement: Measurement, best: float) -> None:
         if self._progress:

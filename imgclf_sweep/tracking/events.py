@@ -18,6 +18,7 @@ from pathlib import Path
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -26,6 +27,7 @@ from .columns import Cell, Column
 PREFIX = "events.out.tfevents."
 HEADER = struct.Struct("<QI")  # length, masked crc of its 8 bytes
 FOOTER = struct.Struct("<I")  # masked crc of the data
+PNG_SIZE, PNG_SIZE_AT = struct.Struct(">II"), 16  # width and height, in the chunk that a PNG begins with
 TYPES = {"number": api_pb2.DATA_TYPE_FLOAT64, "bool": api_pb2.DATA_TYPE_BOOL, "string": api_pb2.DATA_TYPE_STRING}
 
 
@@ -73,6 +75,17 @@ class RunWriter:
                 self._tags.add(tag)
         if summary.value and step < 2**31:  # one later step makes the dashboard fail for every trial
             self._put(step=step, summary=summary)
+
+    def image(self, step: int, tag: str, png: bytes) -> None:
+        """A picture for the Images tab."""
+        width, height = PNG_SIZE.unpack_from(png, PNG_SIZE_AT)
+        content = [str(width).encode(), str(height).encode(), png]
+        tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=content)
+        tensor.tensor_shape.dim.add(size=len(content))
+        summary = summary_pb2.Summary()
+        value = summary.value.add(tag=tag, tensor=tensor)
+        value.metadata.CopyFrom(image_metadata.create_summary_metadata(display_name="", description=""))
+        self._put(step=step, summary=summary)
 
     def end(self, good: bool) -> None:
         """The trial's status; once in a run. Closes the file."""

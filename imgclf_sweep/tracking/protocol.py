@@ -24,7 +24,7 @@ class SweepInfo:
 class Tracker(Protocol):
     """Hears everything that was committed to the record, after it was committed, from one thread.
 
-    Order: `opened`, then for each attempt of a trial `started`, `measured` an epoch, and one of `ended` (once a trial, ever)
+    Order: `opened`, then for each attempt of a trial `started`, perhaps `resumed`, `measured` an epoch, and one of `ended` (once a trial, ever)
     or `interrupted` (the attempt is over, the trial will be started again); `tick` at any time; `closed` last, always.
     A listener that was not there for a finished trial (we were killed) finds it in `opened`'s history and makes up for it.
     """
@@ -35,8 +35,12 @@ class Tracker(Protocol):
         """An attempt (from 1) of this trial begins; it will measure the epochs after `suggestion.initial_epoch`."""
         ...
 
+    def resumed(self, suggestion: Suggestion, measurements: Sequence[Measurement]) -> None:
+        """The attempt goes on from a checkpoint: it counts these epochs, at least one, as its own and measures those after them."""
+        ...
+
     def measured(self, suggestion: Suggestion, measurement: Measurement, best: float) -> None:
-        """An epoch ended; `best` is the best objective of this attempt so far, this epoch included."""
+        """An epoch ended; `best` is the best objective of this attempt so far, resumed epochs and this one included."""
         ...
 
     def ended(self, suggestion: Suggestion, outcome: Outcome) -> None: ...
@@ -69,6 +73,10 @@ class Trackers:
     def started(self, suggestion: Suggestion, attempt: int) -> None:
         for member in self._members:
             member.started(suggestion, attempt)
+
+    def resumed(self, suggestion: Suggestion, measurements: Sequence[Measurement]) -> None:
+        for member in self._members:
+            member.resumed(suggestion, measurements)
 
     def measured(self, suggestion: Suggestion, measurement: Measurement, best: float) -> None:
         for member in self._members:

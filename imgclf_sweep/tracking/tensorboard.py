@@ -14,7 +14,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -56,6 +56,7 @@ class TensorBoardTracker:
         self._warn = warn
         self._warned = False
         self._open: dict[int, tuple[RunWriter, int]] = {}  # the writer and the last step written
+        self._waiting: set[int] = set()  # started again, and not known yet from which epoch
         self._lost: set[int] = set()  # could not be written; left to the next opening
         self._progress: _Progress | None = None
 
@@ -72,16 +73,44 @@ class TensorBoardTracker:
                 self._count(trial.number, trial.outcome)
 
     def started(self, suggestion: Suggestion, attempt: int) -> None:
+        with self._guarded(suggestion.number):
+            if Run.read(self._directory(suggestion.number)).files:
+                self._waiting.add(suggestion.number)
+            else:
+                self._begin(suggestion, 0)
+
+    def _begin(self, suggestion: Suggestion, step: int) -> None:
+        """Open the trial's file; what its earlier ones have from `step` on no longer counts."""
+        number = suggestion.number
+        self._waiting.discard(number)
+        directory = self._directory(number)
+        run = Run.read(directory)
+        writer = RunWriter(directory, step=step)
+        self._open[number] = writer, suggestion.initial_epoch
+        if not run.started:
+            writer.start(directory.name, cells(self._columns, suggestion.params), time.time())
+
+    def resumed(self, suggestion: Suggestion, measurements: Sequence[Measurement]) -> None:
+        """Go on in the curve that is there, and make up what it lacks: we may have been killed before it was written."""
         number = suggestion.number
         with self._guarded(number):
-            directory = self._directory(number)
-            run = Run.read(directory)
-            writer = RunWriter(directory, step=suggestion.initial_epoch + 1 if run.files else 0)
-            self._open[number] = writer, suggestion.initial_epoch
-            if not run.started:
-                writer.start(directory.name, cells(self._columns, suggestion.params), time.time())
+            metric = self._objective.metric
+            best = _running_best({m.epoch: m.metrics[metric] for m in measurements}, self._objective)
+            there = {} if number in self._open else Run.read(self._directory(number)).curve(OBJECTIVE)
+            last = measurements[-1].epoch
+            first = min((e for e, value in best.items() if not _close(value, there.get(e))), default=last + 1)
+            if number in self._waiting:
+                self._begin(suggestion, first)
+            for measurement in measurements:
+                if measurement.epoch >= first:
+                    self.measured(suggestion, measurement, best[measurement.epoch])
+            if number in self._open:
+                self._open[number] = self._open[number][0], last
 
     def measured(self, suggestion: Suggestion, measurement: Measurement, best: float) -> None:
+        if suggestion.number in self._waiting:
+            with self._guarded(suggestion.number):
+                self._begin(suggestion, suggestion.initial_epoch + 1)
         if suggestion.number not in self._open:
             return
         with self._guarded(suggestion.number):
@@ -94,12 +123,15 @@ class TensorBoardTracker:
         if suggestion.number not in self._open and suggestion.number not in self._lost:
             self.started(suggestion, attempt=2)  # it ended between attempts
         with self._guarded(suggestion.number):
+            if suggestion.number in self._waiting:
+                self._begin(suggestion, suggestion.initial_epoch + 1)
             if suggestion.number in self._open:
                 writer, step = self._open.pop(suggestion.number)
                 _finish(writer, step, outcome)
         self._count(suggestion.number, outcome)
 
     def interrupted(self, suggestion: Suggestion, reason: str) -> None:
+        self._waiting.discard(suggestion.number)  # nothing came of it: what is there stays
         with self._guarded():
             if suggestion.number in self._open:
                 self._open.pop(suggestion.number)[0].close()
@@ -129,6 +161,7 @@ class TensorBoardTracker:
         except OSError as error:
             if number is not None:
                 self._lost.add(number)
+                self._waiting.discard(number)
                 if number in self._open:
                     with suppress(OSError):
                         self._open.pop(number)[0].close()

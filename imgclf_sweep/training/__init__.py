@@ -17,3 +17,9 @@ def open_trainer(setup: Setup) -> Trainer:
     from .fit import FitTrainer
 
     return FitTrainer(setup)
+
+
+def preload(trainer: str) -> None:
+    """Import what `open_trainer` will need, and touch no device: which ones it may use is not known yet."""
+    if trainer == "fit":
+        from . import fit  # noqa: F401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 
@@ -14,6 +15,13 @@ MEMORY_CLASSES = ("MemoryError", "ResourceExhaustedError", "OutOfMemoryError")
 
 MEMORY_TEXTS = ("RESOURCE_EXHAUSTED", "OutOfMemory", "OOM when allocating", "out of memory")
 
+ENVIRONMENT = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EMFILE", "ENFILE", "EIO", "ESTALE")
+"""What the operating system refuses whatever the trial is. h5py and TensorFlow pass it on as a text only."""
+
+ENVIRONMENT_ERRNOS = {getattr(errno, name) for name in ENVIRONMENT}
+ENVIRONMENT_TEXTS = tuple(os.strerror(number) for number in sorted(ENVIRONMENT_ERRNOS))
+
+FRAMES_LIMIT = 10
 REASON_LIMIT = 500  # characters; TensorFlow's messages can hold a whole graph
 
 
@@ -31,7 +39,39 @@ def classify(error: BaseException, began: bool, file: str | None = None) -> tupl
         reason += f" ({where})"
     if any(c.__name__ in MEMORY_CLASSES for c in type(error).__mro__) or any(t in str(error) for t in MEMORY_TEXTS):
         return Kind.OUT_OF_MEMORY, reason
+    surrounding = environment_reason(error)
+    if surrounding is not None:
+        return Kind.ENVIRONMENT, surrounding
     return (Kind.ERROR if began else Kind.BUILD), reason
+
+
+def environment_reason(error: BaseException) -> str | None:
+    """In a line what the machine refused, if that is what `error` says: a full disk, say; None if not."""
+    if not isinstance(error, OSError) and not type(error).__module__.startswith(("tensorflow", "h5py")):
+        return None
+    number = getattr(error, "errno", None)
+    texts = [text for text in ENVIRONMENT_TEXTS if text in str(error)]
+    if number not in ENVIRONMENT_ERRNOS and not texts:
+        return None
+    what = os.strerror(number) if number in ENVIRONMENT_ERRNOS else texts[0]
+    where = f" at {printable(error.filename)}" if isinstance(getattr(error, "filename", None), str) else ""
+    full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or os.strerror(errno.ENOSPC) in texts
+    return f"{'disk full' if full else what}{where}" + (f" ({what})" if full else "")
+
+
+def user_frames(error: BaseException, file: str) -> str | None:
+    """The traceback of `error` through the user's own code, as Python prints it but for its heading: frames in the sweep file
+    and what lies beside it, then the exception. None where it never went through that."""
+    home = os.path.dirname(os.path.abspath(file)) + os.sep
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith(home) and "site-packages" not in frame.filename
+    ]
+    if not any(frame.filename == file for frame in frames):
+        return None
+    text = "".join(traceback.format_list(frames[-FRAMES_LIMIT:])) + f"{type(error).__name__}: {first_line(error)}"
+    return "\n".join(map(printable, text.splitlines()))
 
 
 def first_line(error: BaseException) -> str:

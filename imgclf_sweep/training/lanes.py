@@ -20,6 +20,7 @@ import numpy as np
 from ..data.preprocess import Affine
 from ..sweep import Objective
 from . import lanes_step
+from .lanes_net import CONVS
 from .lanes_shape import Inputs, Shape
 from .lanes_step import METRICS, Control, Data
 
@@ -60,12 +61,12 @@ class Program:
 
 @dataclass
 class Programs:
-    """Compiles programs in threads, each once.  conv: see `lanes_net.CONVS`; None chooses by the device.  threads: side by side.
+    """Compiles programs in threads, each once.  conv: see `lanes_net.CONVS`.  threads: side by side.
 
     After use `close()` it, or use it as a context manager.
     """
 
-    conv: str | None = None
+    conv: str = CONVS[0]
     threads: int = 4
     _pool: ThreadPoolExecutor = field(init=False, repr=False)
     _made: dict[tuple[Shape, int], Future[Program]] = field(init=False, repr=False, default_factory=dict)
@@ -96,10 +97,9 @@ class Programs:
         self.close()
 
 
-def compile_program(shape: Shape, lanes: int, conv: str | None = None) -> Program:
+def compile_program(shape: Shape, lanes: int, conv: str = CONVS[0]) -> Program:
     """Compile everything that `Lanes` calls for K lanes of one shape."""
     began = time.perf_counter()
-    conv = conv or ("conv" if jax.default_backend() == "cpu" else "patches")
     state = jax.eval_shape(lambda: lanes_step.empty(shape, lanes))
     epoch = jax.jit(lanes_step.epoch_of(shape, lanes, conv), donate_argnums=0)
     compiled = epoch.lower(state, _inputs_like(shape, lanes), _control_like(lanes), _data_like(shape)).compile()

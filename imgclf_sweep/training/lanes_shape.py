@@ -175,6 +175,8 @@ def unsupported(net: CnnKnobs) -> str | None:
     """Why the compiled program cannot train such a network, or None if it can."""
     if net.optimizer not in LEARNING_RATES:
         return f"optimizer {net.optimizer} is not compiled, only {', '.join(LEARNING_RATES)}"
+    if net.augmented:
+        return "augmentation is not compiled"
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -75,11 +75,26 @@ class Job:
         return cls(**{**data, "suggestion": Suggestion(**suggestion)})
 
 
-class Trainer(Protocol):
-    """Trains one job after another in one process, from one thread. Made once per process with a `Setup`."""
+OnResume = Callable[[Sequence[Measurement]], Reply]
+"""Told once, before the first `on_epoch`, what earlier attempts have measured; answers as for the last of these epochs."""
 
-    def train(self, job: Job, on_epoch: Callable[[Measurement], Reply]) -> Outcome | None:
+
+class Trainer(Protocol):
+    """Trains one job after another in one process, from one thread. Made once per process with a `Setup`.
+
+    recycle_after: after so many jobs its process is better replaced, because the library under it leaks; None: never.
+    """
+
+    recycle_after: int | None
+
+    def train(
+        self, job: Job, on_epoch: Callable[[Measurement], Reply], on_resume: OnResume | None = None
+    ) -> Outcome | None:
         """Train, calling `on_epoch` after each epoch with finite metrics, and obey its reply.
+
+        With `on_resume`, a checkpoint is in the job's directory before `on_epoch` hears of an epoch, and an attempt goes on from
+        the newest whole one of the same job; its epochs' numbers are then those of an attempt that was never interrupted.
+        Where one is found `on_resume` is called and its reply obeyed; without it nothing is kept or looked for.
 
         Returns the outcome: COMPLETE; PRUNED after Reply.PRUNE; FAILED with kind and reason for whatever the job itself did
         wrong (it never raises for that); None after Reply.INTERRUPT. The best epoch's weights are on disk before it returns.

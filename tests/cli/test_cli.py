@@ -125,7 +125,7 @@ def test_reading_a_sweep_runs_none_of_its_code(cli, digits_file, tmp_path):
     cli("run", digits_file, *SYNTHETIC, "--trials", 2)
     assert trap.exists()
     trap.unlink()
-    for verb in (["list"], ["status"], ["trials"], ["best"], ["trials", "--json"]):
+    for verb in (["list"], ["status"], ["trials"], ["best"], ["trials", "--json"], ["compare"], ["figures"]):
         cli(*verb)
     assert not trap.exists()
 
@@ -148,7 +148,7 @@ def test_check_says_the_space_and_builds_its_ends(cli, digits_file):
 
 
 def test_help_of_every_verb_ends_with_a_command_to_paste(cli):
-    verbs = ["run", "check", "list", "status", "trials", "best", "retrain", "predict", "board"]
+    verbs = ["run", "check", "list", "status", "trials", "best", "figures", "retrain", "compare", "predict", "board"]
     for verb in verbs:
         assert cli(verb, "--help").stdout.rstrip().splitlines()[-1].strip().startswith("Example:  sweep " + verb)
 
@@ -164,5 +164,5 @@ def test_an_internal_error_is_one_line(cli, tmp_path):
 
 
 def test_json_is_json_for_every_reading_verb(done):
-    for verb in ("list", "status", "trials", "best"):
+    for verb in ("list", "status", "trials", "best", "compare"):
         json.loads(done(verb, "--json").stdout)

@@ -9,8 +9,9 @@ import pytest
 
 from imgclf_sweep import Choice, SearchSpace, Sweep, datasets
 from imgclf_sweep.errors import StoreError
+from imgclf_sweep.executors.devices import worker_environments
 from imgclf_sweep.executors.in_process import InProcessExecutor
-from imgclf_sweep.executors.processes import ProcessExecutor, worker_environments
+from imgclf_sweep.executors.processes import ProcessExecutor
 from imgclf_sweep.executors.protocol import Ended, Gone, Measured
 from imgclf_sweep.training.protocol import Job, Reply, Setup
 from imgclf_sweep.trial import Kind, State, Suggestion

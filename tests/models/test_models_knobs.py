@@ -30,6 +30,12 @@ ALLOWED = {
     "optimizer": list(knobs.OPTIMIZERS),
     "learning_rate": [None, 1e-5, 1, 0.1],
     "momentum": [0, 0.9],
+    "rotation": [0, 20, 180.0],
+    "width_shift": [0, 0.2],
+    "height_shift": [0.0, 0.99],
+    "horizontal_flip": [True, False],
+    "shear": [0, 0.2, 1],
+    "zoom": [0, 0.2],
 }
 REFUSED = {
     "blocks": [0, 101, 1.0, True, "2", [1, 2], None],
@@ -50,6 +56,12 @@ REFUSED = {
     "optimizer": ["Adam", "adamn", None, 1, ["adam"]],
     "learning_rate": [0, -0.1, "auto", True, [0.1]],
     "momentum": [1, -0.1, None, [0.9], True],
+    "rotation": [-1, 181, None, True, [20]],
+    "width_shift": [1, -0.1, True, [0.1]],
+    "height_shift": [1.0, "0.2", None],
+    "horizontal_flip": [0, None, "left", [True]],
+    "shear": [-0.1, 1.1, True, None],
+    "zoom": [1, -0.2, [0.1, 0.2]],
 }
 
 

@@ -23,7 +23,7 @@ from imgclf_sweep.trial import Measurement, Outcome, State, Suggestion
 
 
 def files(directory: SweepDir) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in directory.path.iterdir() if p != directory.lock}
+    return {p.name: p.read_bytes() for p in directory.path.iterdir() if p.is_file() and p != directory.lock}
 
 
 def filled(record: Record, trials: int = 60) -> None:

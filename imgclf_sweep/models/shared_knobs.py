@@ -1,0 +1,86 @@
+"""The knobs that every family has: the optimizer's, the number of outputs, and augmentation. Pure values; no Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..space import Value
+from .family import Knob, Rule, number, whole
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "ftrl", "lion", "adafactor")
+"""Keras's own names of the optimizers that `keras.optimizers.get` makes with nothing but a learning rate."""
+
+WITH_MOMENTUM = ("sgd", "rmsprop")
+
+RATE = (number(lambda v: 0 <= v < 1), "a number of at least 0 and below 1")
+FLAG = (lambda v: isinstance(v, bool), "True or False")
+CLASSES = Knob(None, whole(2), "a whole number of at least 2")
+
+AUGMENTATION: Mapping[str, Knob] = {
+    "rotation": Knob(0.0, number(lambda v: 0 <= v <= 180), "a number of degrees from 0 to 180"),
+    "width_shift": Knob(0.0, *RATE),
+    "height_shift": Knob(0.0, *RATE),
+    "horizontal_flip": Knob(False, *FLAG),
+    "shear": Knob(0.0, number(lambda v: 0 <= v <= 1), "a number from 0 to 1"),
+    "zoom": Knob(0.0, *RATE),
+}
+"""How far images are changed at random while training, drawn anew for each image of each batch; 0 and False leave it out.
+
+rotation: degrees either way.  width_shift, height_shift: parts of the image's side either way.  shear: what a row moves
+against the next, either way.  zoom: parts of the image's side in or out, width and height apart.
+"""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The values of the AUGMENTATION knobs."""
+
+    rotation: float
+    width_shift: float
+    height_shift: float
+    horizontal_flip: bool
+    shear: float
+    zoom: float
+
+    @property
+    def augmented(self) -> bool:
+        """Whether any of them changes an image."""
+        return any(getattr(self, name) for name in AUGMENTATION)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained. `learning_rate` and `momentum` None: the optimizer's default."""
+
+    optimizer: str
+    learning_rate: float | None
+    momentum: float | None
+
+
+def optimizer_knobs(optimizer: str, learning_rate: float | None = None) -> dict[str, Knob]:
+    """The knobs that name an optimizer, with a family's defaults."""
+    return {
+        "optimizer": Knob(
+            optimizer, lambda v: v in OPTIMIZERS, "an optimizer's name", named="optimizer", names=OPTIMIZERS
+        ),
+        "learning_rate": Knob(
+            learning_rate, lambda v: v is None or number(lambda n: n > 0)(v), "a number above 0, or None"
+        ),
+        "momentum": Knob(None, *RATE),
+    }
+
+
+def momentum_rule(default: str) -> Rule:
+    """Momentum is only for optimizers that have it.  default: the family's optimizer."""
+
+    def problem(params: Mapping[str, Value]) -> str | None:
+        optimizer = params.get("optimizer", default)
+        if "momentum" not in params or optimizer in WITH_MOMENTUM:
+            return None
+        return (
+            f"knob 'momentum': the optimizer {optimizer} has none, only {' and '.join(WITH_MOMENTUM)} do; "
+            f"write when={{'optimizer': {list(WITH_MOMENTUM)}}}"
+        )
+
+    return Rule(["momentum", "optimizer"], problem, lambda name, v: name == "optimizer" and v in WITH_MOMENTUM)
