@@ -75,6 +75,7 @@ class Child:
             raise
         finally:
             os.close(child_out)
+        self._guard = _guard(self.process.pid)
         os.set_blocking(self._in, False)
         self._buffer = b""
         self._ended = False
@@ -148,6 +149,10 @@ class Child:
                 self.process.wait(grace)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        if self._guard is not None:  # before its number can be another's
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
         status = self.process.wait()
         if self._in >= 0:
             os.close(self._in)
@@ -159,6 +164,20 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _guard(group: int) -> subprocess.Popen[bytes] | None:
+    """A shell that waits for our end and then kills a child's whole group: the child itself dies by the parent-death signal, too
+    suddenly to take along what it started. None where there is no room for it."""
+    with contextlib.suppress(OSError):
+        return subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _; kill -KILL "-$1"', "guard", str(group)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    return None
 
 
 class Channel:

@@ -87,11 +87,12 @@ def resolve(sweep: Sweep, path: Path, discovering: Callable[[], None] = lambda: 
 
     discovering()
     build = sweep.model
+    source = digest(path, build)  # before it is called
     found = discover(build, sweep.dataset.shape)
     if sweep.objective.metric not in found.metrics:
         raise BadInput(unknown("metric", sweep.objective.metric, found.metrics))
     name = getattr(build, "__name__", type(build).__name__)
-    model = BuildFunction(str(path), name, digest(path, build))
+    model = BuildFunction(str(path), name, source)
     return replace(sweep, model=model, space=found.space), found.complete
 
 

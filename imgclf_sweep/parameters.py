@@ -22,6 +22,9 @@ Params = dict[str, Value]
 GRID_LIMIT = 1_000_000
 """A grid of more configurations than this is refused: no night is that long, and a mistyped range usually is."""
 
+EXACT = 2**53
+"""Whole numbers up to here survive as a double, which is how tables, JSON readers and samplers may hold them."""
+
 
 def frozen(value: Value) -> Value:
     """`value` with lists as tuples, so that it can be compared, hashed and kept; NumPy scalars become Python's.
@@ -243,6 +246,8 @@ def _range(p: Any, kind: type) -> None:
     low, high = _number(f"{name} low", p.low, kind), _number(f"{name} high", p.high, kind)
     if low > high:
         raise BadInput(f"{name} has low {low} above high {high}")
+    if kind is int and max(-low, high) > EXACT:
+        raise BadInput(f"{name} must lie within -2**53 and 2**53, got {low} to {high}")
     if not isinstance(p.log, bool):
         raise BadInput(f"{name} log must be True or False, got {printable(repr(p.log))}")
     if p.log and low <= 0:

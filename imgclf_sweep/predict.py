@@ -14,6 +14,7 @@ import numpy as np
 from .data.image import read_image
 from .errors import BadInput
 from .export import LABELS, MANIFEST, MODEL
+from .quiet import without_native_chatter
 from .score import classes_of
 from .text import printable
 
@@ -40,15 +41,18 @@ def predict(model: Path, images: Sequence[Path]) -> list[Prediction]:
     directory = model if model.is_dir() else model.parent
     size, color = _reading(directory)
     labels = _labels(directory)
-    for image in images:  # before the model: a name mistyped should not cost the seconds that the tensor library takes
+    for image in images:
         if not image.exists():
             raise BadInput(f"no such image: {printable(image)}")
-    network = _load(directory / MODEL if model.is_dir() else model)
+    network: Any = None
     predictions: list[Prediction] = []
     for start in range(0, len(images), BATCH):
         paths = list(images[start : start + BATCH])
         x = np.stack([read_image(path, size, color) for path in paths])
-        outputs = _outputs(network, x, labels)
+        with without_native_chatter():
+            if network is None:  # not before an image was read: a bad one should not cost the library's start
+                network = _load(directory / MODEL if model.is_dir() else model)
+            outputs = _outputs(network, x, labels)
         for path, number, row in zip(paths, classes_of(outputs), outputs, strict=True):
             share = row[number] if len(row) > 1 else (row[0] if number else 1 - row[0])
             predictions.append(Prediction(path, labels[number], float(share)))
@@ -83,17 +87,49 @@ def _load(path: Path) -> Any:
         raise BadInput(f"no model here: {printable(path)} is missing")
     try:
         with zipfile.ZipFile(path) as archive:
-            torn = archive.testzip()
+            outside = [name for name in archive.namelist() if name.startswith(("/", "\\")) or ".." in Path(name).parts]
+            torn = None if outside else archive.testzip()
+            code = (
+                not outside
+                and torn is None
+                and "config.json" in archive.namelist()
+                and _holds_code(archive.read("config.json"))
+            )
     except (OSError, zipfile.BadZipFile, EOFError) as error:
         raise BadInput(f"{printable(path)} is torn or no Keras model: {_line(error)}") from None
+    if outside:
+        raise BadInput(
+            f"{printable(path)} is no model to be trusted: it holds a file for outside of it, '{printable(outside[0])}'"
+        )
     if torn is not None:
         raise BadInput(f"{printable(path)} is torn: {printable(torn)} in it is damaged")
+    if code:  # Keras refuses it too, with a reason that speaks of something else
+        raise BadInput(
+            f"{printable(path)} holds a Lambda layer, which is code of whoever made it: such a model is not loaded"
+        )
     import keras
 
     try:
         return keras.models.load_model(path, safe_mode=True, compile=False)
     except Exception as error:  # Keras raises whatever the archive makes it meet
         raise BadInput(f"{printable(path)} cannot be loaded: {_line(error)}") from None
+
+
+def _holds_code(config: bytes) -> bool:
+    """Whether a model's configuration has a layer whose code lies in the file."""
+    try:
+        rest = [json.loads(config)]
+    except ValueError:
+        return False
+    while rest:
+        part = rest.pop()
+        if isinstance(part, dict):
+            if part.get("class_name") in ("Lambda", "__lambda__"):
+                return True
+            rest += part.values()
+        elif isinstance(part, list):
+            rest += part
+    return False
 
 
 def _outputs(network: Any, x: np.ndarray, labels: Sequence[str]) -> np.ndarray:

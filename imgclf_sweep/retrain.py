@@ -17,7 +17,7 @@ import numpy as np
 from . import export, pictures, score
 from .data.cache import Prepared
 from .errors import BadInput, SweepError
-from .executors.protocol import Ended, Executor, Gone, Measured
+from .executors.protocol import Ended, Executor, Gone, Measured, Resumed
 from .finishing import Finished, finish
 from .pictures import Story
 from .record.layout import SweepDir
@@ -25,6 +25,7 @@ from .record.write import Record
 from .score import Score
 from .space import Params
 from .text import listed, printable
+from .training.checkpoint import discard
 from .training.protocol import Job, Reply, Setup
 from .trial import Outcome, State, Suggestion, Trial
 
@@ -162,6 +163,11 @@ def _train(executor: Executor, jobs: Sequence[Job], note: Callable[[str], None])
                 note(f"seed {s}: epoch {event.measurement.epoch} of {job.suggestion.epochs}: {printable(shown)}")
                 executor.reply(event.slot, event.token, Reply.GO)
                 continue
+            if isinstance(event, Resumed):
+                trainings[s].epochs = [{"epoch": m.epoch, **m.metrics} for m in event.measurements]
+                note(f"seed {s}: goes on after epoch {event.measurements[-1].epoch} of {job.suggestion.epochs}")
+                executor.reply(event.slot, event.token, Reply.GO)
+                continue
             del running[event.slot]
             if isinstance(event, Gone) and attempt < ATTEMPTS:
                 trainings[s] = Training()
@@ -169,6 +175,7 @@ def _train(executor: Executor, jobs: Sequence[Job], note: Callable[[str], None])
                 waiting.append((s, again, attempt + 1))
                 continue
             trainings[s].seconds = _require_complete(event, s).seconds
+            discard(Path(job.directory))
     return trainings
 
 

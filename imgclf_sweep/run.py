@@ -188,8 +188,8 @@ class Loop:
         return suggestion
 
     def _is_searched(self, suggestion: Suggestion) -> bool:
-        """Whether the backend knows of this trial: a known configuration outside the space means nothing to it."""
-        return suggestion.number >= len(self.known) or self.record.sweep.space.contains(suggestion.params)
+        """Whether the backend knows of this trial: one outside the space (known, or from before a change) means nothing to it."""
+        return self.record.sweep.space.contains(suggestion.params)
 
     def _start(self, slot: str, suggestion: Suggestion, alone: bool) -> None:
         number = suggestion.number
@@ -244,7 +244,7 @@ class Loop:
         self._answer(event, attempt, event.measurement.epoch, prune)
 
     def _resumed(self, event: Resumed, attempt: Attempt) -> None:
-        """The attempt begins with what earlier ones measured. The answer to the last of these epochs may never have been heard."""
+        """The attempt begins with what earlier ones measured. The answer to the last of them may never have been heard."""
         self.record.resumed(attempt.suggestion.number, attempt.token, event.measurements)
         verdicts = [self._judge(attempt, measurement) for measurement in event.measurements]
         self.tracker.resumed(attempt.suggestion, event.measurements)

@@ -16,6 +16,8 @@ from .trial import Suggestion
 MAXIMISED = ("accuracy", "auc", "precision", "recall", "f1", "iou")
 MINIMISED = ("loss", "error", "crossentropy", "entropy", "hinge", "divergence")
 
+MOST = 2**32 - 1  # of epochs, trials and images a step, and the largest seed: what every library below can hold
+
 VALIDATION_PARTS = ("stratified", "last")
 
 LOSSES = {  # Keras's name -> whether labels are class numbers (N,) rather than one-hot (N, classes)
@@ -151,8 +153,9 @@ class Sweep:
         elif isinstance(self.model, BuildFunction):
             return
         elif not callable(self.model):
+            method = "; give its method: model=....build" if callable(getattr(self.model, "build", None)) else ""
             raise BadInput(
-                f"model must be {listed(FAMILIES)} or a function build(hp), got {printable(repr(self.model))}"
+                f"model must be {listed(FAMILIES)} or a function build(hp), got {printable(repr(self.model))}{method}"
             )
         elif self.space:
             raise BadInput("a function build(hp) declares its own parameters: leave space= out")
@@ -264,6 +267,8 @@ METRICS = ("val_accuracy", "val_loss", "accuracy", "loss")
 def _whole(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise BadInput(f"{name} must be a whole number of at least {least}, got {printable(repr(value))}")
+    if value > MOST:
+        raise BadInput(f"{name} must be at most {MOST:,}, it is larger")
 
 
 def _part(name: str, value: object) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import inspect
 import runpy
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +28,8 @@ def execute(path: Path) -> Sweep:
     try:
         variables = runpy.run_path(str(path), run_name="__sweep__")
     except SyntaxError as error:
-        raise BadInput(f"{printable(path)}, line {error.lineno}: syntax error: {printable(error.msg)}") from None
+        where = printable(error.filename or path) + (f", line {error.lineno}" if error.lineno else "")
+        raise BadInput(f"{where}: syntax error: {printable(error.msg)}") from None
     except SweepError as error:
         raise BadInput(f"{_where(path, error)}: {error}") from None
     except SystemExit as error:
@@ -48,19 +51,44 @@ def _where(path: Path, error: BaseException) -> str:
 
 
 def digest(path: Path, build: Callable[..., Any]) -> str:
-    """A digest of the source that decides what `build` does: the sweep file but for its `sweep = ...` statement, whose values
-    are compared one by one, and the file that defines `build` if that is another. Comments and layout do not count."""
-    files = {path.resolve()}
-    defined = inspect.getsourcefile(inspect.unwrap(build))
-    if defined:
-        files.add(Path(defined).resolve())
+    """A digest of the source that decides what `build` does: the sweep file, the file that defines `build`, and what has been
+    imported from beside the sweep file. Of the `sweep = ...` statement only `model=` counts, for its other values are compared
+    one by one. Comments and layout do not count. To be taken before `build` is first called: it may import more."""
+    files = {path.resolve(), *_beside(path)}
+    if defined := _defined_in(build):
+        files.add(defined)
     digest = hashlib.sha256()
     for file in sorted(files):
-        tree = ast.parse(file.read_bytes())
-        tree.body = [node for node in tree.body if not _assigns_sweep(node)]
-        digest.update(ast.dump(tree).encode())
+        for node in ast.parse(file.read_bytes()).body:
+            digest.update("".join(map(ast.dump, _models(node) if _assigns_sweep(node) else [node])).encode())
     return digest.hexdigest()
+
+
+def _defined_in(build: Any) -> Path | None:
+    """The file of a function, of what a `functools.partial` calls, or of an object's class."""
+    while isinstance(build, functools.partial):
+        build = build.func
+    build = inspect.unwrap(build)
+    source = inspect.getsourcefile(build if inspect.isroutine(build) or inspect.isclass(build) else type(build))
+    return Path(source).resolve() if source else None
+
+
+def _beside(path: Path) -> set[Path]:
+    """The files below the sweep file's folder that modules were imported from, but for installed libraries and our own."""
+    folder, paths = path.resolve().parent, sysconfig.get_paths()
+    apart = [Path(p).resolve() for p in (paths["purelib"], paths["platlib"], paths["stdlib"], Path(__file__).parent)]
+    files = {Path(m.__file__).resolve() for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
+    return {
+        file
+        for file in files
+        if file.suffix == ".py" and file.is_relative_to(folder) and not any(map(file.is_relative_to, apart))
+    }
 
 
 def _assigns_sweep(node: ast.stmt) -> bool:
     return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "sweep" for t in node.targets)
+
+
+def _models(node: ast.stmt) -> list[ast.AST]:
+    """What is given as `model=` in a statement: a lambda, or a call that makes the function, is source as well."""
+    return [part.value for part in ast.walk(node) if isinstance(part, ast.keyword) and part.arg == "model"]

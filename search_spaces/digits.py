@@ -3,7 +3,7 @@
     sweep run search_spaces/digits.py --trials 8
     sweep retrain digits
 
-Two to three minutes on two cores. Expected on the test images: not yet measured.
+Cost: three minutes on 2 cores.  Expected on the test images: not yet measured.
 """
 
 from imgclf_sweep import Choice, Float, SearchSpace, Sweep, datasets

@@ -62,6 +62,12 @@ class Cli:
         return json.loads(self(*arguments, "--json").stdout)
 
 
+@pytest.fixture(scope="session")
+def cli_class() -> type[Cli]:
+    """For fixtures that several tests share: they bring a root of their own."""
+    return Cli
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     return Cli(tmp_path / "root")

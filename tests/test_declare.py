@@ -39,6 +39,8 @@ def test_a_file_may_import_what_lies_beside_it(tmp_path):
     ("text", "says"),
     [
         ("x = (\n", "line 1: syntax error"),
+        ("x = 1\0\n", "null bytes"),
+        (GOOD.replace('"photos"', '"~nobody-of-that-name/photos"'), "image folder '~nobody-of-that-name/photos'"),
         ("import nothing_of_that_name", "line 1: ModuleNotFoundError"),
         ("\n\nraise ValueError('no')", "line 3: ValueError: no"),
         ("import sys; sys.exit(3)", "the file exits (3)"),
@@ -61,6 +63,12 @@ def test_whatever_is_wrong_is_one_line_with_the_file(tmp_path, text, says):
 def test_a_file_that_never_ends_is_ended(tmp_path):
     with pytest.raises(BadInput, match="did not end within 2 s"):
         declare.read(write(tmp_path, "while True: pass"), file_seconds=2)
+
+
+def test_a_syntax_error_is_placed_in_the_file_that_has_it(tmp_path):
+    (tmp_path / "beside.py").write_text("a = 1\nx = (\n")
+    with pytest.raises(BadInput, match=r"beside\.py, line 2: syntax error"):
+        declare.read(write(tmp_path, "import beside"))
 
 
 @pytest.mark.parametrize("name", ["missing.py", "."])
@@ -94,6 +102,26 @@ def test_the_space_of_a_build_function_is_discovered_and_its_source_is_digested(
     assert other_values.model.digest == sweep.model.digest and other_values.trials == 3
     other_model = declare.read(write(tmp_path, BUILD.replace("softmax", "sigmoid")))
     assert other_model.model.digest != sweep.model.digest
+
+
+def test_the_source_of_a_build_function_is_also_what_it_imports_from_beside_and_what_is_written_as_model(tmp_path):
+    helper = tmp_path / "tops_of_mine.py"
+    helper.write_text("TOP = 'softmax'")
+    text = BUILD.replace("import keras", "import functools, keras, tops_of_mine").replace(
+        "'softmax'", "tops_of_mine.TOP"
+    )
+    text = text.replace("def build(hp)", "def build(units, hp)").replace("[4, 8]", "[4, units]")
+    text = text.replace("model=build", "model=functools.partial(build, 8)")
+    first = declare.read(write(tmp_path, text)).model.digest
+    assert declare.read(write(tmp_path, text.replace("partial(build, 8)", "partial(build, 9)"))).model.digest != first
+    helper.write_text("TOP = 'sigmoid'")
+    assert declare.read(write(tmp_path, text)).model.digest != first
+
+
+def test_an_object_with_a_build_method_is_refused_with_what_to_write(tmp_path):
+    text = "from imgclf_sweep import *\nclass Mine:\n    def build(self, hp): pass\n"
+    with pytest.raises(BadInput, match=r"or a function build\(hp\).*give its method: model=....build"):
+        declare.read(write(tmp_path, text + "sweep = Sweep(dataset=datasets.digits(), model=Mine())"))
 
 
 def test_a_build_function_is_asked_for_what_it_measures(tmp_path):

@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from imgclf_sweep.board import serve
 from imgclf_sweep.record.layout import SweepDir
 from imgclf_sweep.record.read import Reader
+from imgclf_sweep.record.remove import foreign
 from imgclf_sweep.trial import State
 
 SYNTHETIC = ("--trainer", "synthetic")
@@ -71,6 +72,8 @@ def test_search_retrain_and_predict_with_real_training(cli, project, tmp_path, b
     assert "test accuracy" in out and "test images alone" in out
     best = cli.root / "sweeps" / "real" / "best"
     assert {"model.keras", "labels.txt", "manifest.json", "score.json"} <= {p.name for p in best.iterdir()}
+    cli("figures", "real")
+    assert foreign(SweepDir(cli.root, "real")) == []  # what a whole sweep writes, --overwrite knows as its own
     images, truth = [], []
     for index, size in ((0, (8, 8)), (1, (80, 80)), (2, (31, 57)), (3, (16, 16))):
         images.append(tmp_path / f"image{index}.png")

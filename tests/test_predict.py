@@ -98,6 +98,13 @@ def copy(export, tmp_path):
     return shutil.copytree(export, tmp_path / "copy")
 
 
+def test_a_bad_image_is_named_before_the_model_is_loaded(copy, tmp_path):
+    (copy / "model.keras").unlink()
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(BadInput, match=r"text\.png"):
+        predict(copy, [tmp_path / "text.png"])
+
+
 def test_missing_parts_are_named(copy, images, tmp_path):
     with pytest.raises(BadInput, match="nowhere"):
         predict(tmp_path / "nowhere", images)

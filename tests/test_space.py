@@ -75,6 +75,7 @@ def test_true_is_not_one():
         (lambda: Float(0, float("inf")), "finite"),
         (lambda: Float("a", 1), "must be a number"),
         (lambda: Int(1.5, 3), "whole number"),
+        (lambda: Int(1, 10**30), "within -2**53 and 2**53"),
         (lambda: Int(1, 3, step=0), "step must be above 0"),
         (lambda: Int(1, 8, step=2, log=True), "not both"),
         (lambda: Choice([]), "no values"),

@@ -60,6 +60,7 @@ def test_json_there_and_back():
         ({"objective": Objective}, "objective must be"),
         ({"loss": "hinge"}, "unknown loss"),
         ({"epochs": 0}, "epochs must be"),
+        ({"epochs": 10**30}, "epochs must be at most 4,294,967,295"),
         ({"batch_size": 1.5}, "batch_size must be"),
         ({"trials": True}, "trials must be"),
         ({"seed": -1}, "seed must be"),

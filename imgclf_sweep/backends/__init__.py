@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
+from ..quiet import without_native_chatter
 from ..sweep import Sweep
 from ..trial import Trial
 from .protocol import Backend
@@ -31,31 +30,10 @@ def open_backend(sweep: Sweep, history: Sequence[Trial], state: Mapping[str, str
 
         return RandomBackend(sweep, history)
     if sweep.backend == "keras-tuner":
-        with _without_native_chatter():
+        with without_native_chatter():
             from .keras_tuner_backend import KerasTunerBackend
 
         return KerasTunerBackend(sweep, history, state)
     from .optuna_backend import OptunaBackend
 
     return OptunaBackend(sweep, history)
-
-
-@contextmanager
-def _without_native_chatter() -> Iterator[None]:
-    """While Keras's tensor library is imported, what its native code writes to stderr goes nowhere.
-
-    TensorFlow says four lines about processor features whatever TF_CPP_MIN_LOG_LEVEL is; errors come as exceptions.
-    """
-    try:
-        kept = os.dup(2)
-    except OSError:  # stderr is closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

@@ -8,11 +8,13 @@ import sys
 import click
 
 from .. import __version__
-from ..errors import SweepError
+from ..errors import StoreError, SweepError
 from ..text import printable
 from .check import check
+from .check_data import check_data
 from .compare import compare, figures
 from .end import board, predict, retrain
+from .repair import repair
 from .run import run
 from .show import best, list_sweeps, status, trials
 
@@ -34,13 +36,16 @@ def sweep() -> None:
     """Hyperparameter sweeps for image-classification CNNs: one file in, one trained, scored and exported model out."""
 
 
-for verb in (run, check, list_sweeps, status, trials, best, figures, retrain, compare, predict, board):
+VERBS = (run, check, check_data, list_sweeps, status, trials, best, figures, retrain, compare, predict, board, repair)
+
+for verb in VERBS:
     sweep.add_command(verb)
 
 
 def main() -> None:
     """Run the command line. Every failure is one line on stderr and an exit code from `errors`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported, if it ever is
+    _open_what_is_closed()
     try:
         code = sweep.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -56,12 +61,30 @@ def main() -> None:
     except BrokenPipeError:  # `sweep trials | head -1`: who read us has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
+    except OSError as error:
+        if os.environ.get("IMGCLF_SWEEP_TRACEBACK"):
+            raise
+        where = f"{printable(error.filename)}: " if error.filename else ""
+        code = fail(f"{where}{printable(error.strerror or error)}", StoreError.exit_code)
     except Exception as error:
         if os.environ.get("IMGCLF_SWEEP_TRACEBACK"):
             raise
         hint = "IMGCLF_SWEEP_TRACEBACK=1 shows where; please report it"
         code = fail(f"internal error: {type(error).__name__}: {printable(error)} ({hint})", 1)
     sys.exit(code or 0)
+
+
+def _open_what_is_closed() -> None:
+    """Let stdin, stdout and stderr lead nowhere where they are closed (`sweep run FILE >&-`): otherwise the next file opened,
+    the database perhaps, would stand in their place and take what native code prints."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(
+                os.open(os.devnull, os.O_RDWR), True
+            )  # it takes the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
 def fail(line: str, code: int) -> int:

@@ -39,7 +39,7 @@ def check_data(what: Path, as_json: bool, root: Path, data_dir: Path | None) -> 
     wrong = len(found.bad) + len(found.classes_bad)
     where = f"{printable(found.root)}: {found.images:,} images in {found.classes} classes"
     if not found.good:
-        raise BadInput(f"{where}, {wrong} bad; mend them, or declare on_bad=\"skip\" to leave bad images out")
+        raise BadInput(f'{where}, {wrong} bad; mend them, or declare on_bad="skip" to leave bad images out')
     if not as_json:
         click.echo(f"{where}, all good")
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+COUNT = click.IntRange(1, 2**32 - 1)  # as high as `sweep.MOST`; importing that here would cost `--help` NumPy
 
 
 class Duration(click.ParamType):

@@ -10,7 +10,7 @@ import click
 
 from ..errors import Broken, Interrupted, StoreError
 from ..text import printable
-from .options import Duration, data_dir_option, root_option
+from .options import COUNT, Duration, data_dir_option, root_option
 
 if TYPE_CHECKING:
     from ..executors.protocol import Executor
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command(epilog="Example:  sweep run search_spaces/digits.py --trials 10")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the sweep; default: the file's stem.")
-@click.option("--trials", type=click.IntRange(1), help="Trials in all, those already recorded included.")
+@click.option("--trials", type=COUNT, help="Trials in all, those already recorded included.")
 @click.option("--timeout", type=Duration(), help="Stop after this long: 90s, 30m, 8h.")
 @click.option("--workers", type=click.IntRange(0), help="Worker processes; 0 trains in this one, for debugging.")
 @click.option("--gpus", type=click.IntRange(0), help="GPUs to use; default: all there are.")
@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 @click.option("--sampler", help="optuna: tpe, random, grid; keras-tuner: random, bayesian, hyperband, grid.")
 @click.option("--pruner", help="optuna: median, successive-halving, none.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs a trial.")
-@click.option("--limit-images", type=click.IntRange(1), help="Search on a stratified sample of this many images.")
+@click.option("--limit-images", type=COUNT, help="Search on a stratified sample of this many images.")
 @click.option("--seed", type=click.IntRange(0), help="From which every random number follows.")
+@click.option("--overwrite", is_flag=True, help="Remove the sweep of this name first, its logs and models too.")
+@click.option("--allow-change", is_flag=True, help="Go on with another space, epochs, pruner ...; noted in the record.")
+@click.option("--allow-network-fs", is_flag=True, help="Run on a network disk all the same; locks may fail there.")
 @data_dir_option
 @root_option
 @click.option("--trainer", type=click.Choice(["fit", "synthetic"]), default="fit", hidden=True)
@@ -50,7 +53,9 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     from ..data.cache import prepare
     from ..data.split import parts
     from ..declare import read
+    from ..record.filesystem import refuse_network
     from ..record.layout import SweepDir
+    from ..record.remove import remove
     from ..record.write import Record
     from ..training.room import announce
 
@@ -58,6 +63,8 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     overrides = {key: options[key] for key in ("backend", "sampler", "pruner", "epochs", "seed")}
     sweep = sweep.replaced(**overrides)
     directory = SweepDir(root, file.stem if name is None else name)
+    if not options["allow_network_fs"]:
+        refuse_network(directory.path)
     trials = _target(sweep, options["trials"])
     environments = _environments(options, trials)
     prepared = prepare(
@@ -68,6 +75,8 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     if options["trainer"] == "fit":
         for line in announce(sweep, prepared, limit):
             _note(line)
+    if options["overwrite"] and remove(directory):
+        _note(f"removed the sweep '{directory.name}' that was there, as told by --overwrite")
     record = Record.open(
         directory,
         sweep,
@@ -75,8 +84,11 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
         limit_images=limit,
         data=prepared,
         trainer=options["trainer"],
+        allow_change=options["allow_change"],
     )
     try:
+        for line in record.notes:
+            _note(line)
         return _conduct(directory, record, trials, options, environments)
     finally:
         record.close()
@@ -182,11 +194,13 @@ def open_executor(
 
 def export(directory: SweepDir, record: Record) -> None:
     """Write what plain Optuna and Keras Tuner open. Only a convenience: trouble is said, never fatal."""
+    import sqlite3
+
     from ..backends.exports import write_exports
 
     try:
         write_exports(directory.path, record.sweep, record.trials(), record.state())
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         _note(f"sweep: the exports could not be written ({printable(error)}); the record itself is whole")
 
 

@@ -67,10 +67,13 @@ class Dataset:
         return (*self.size, COLORS[self.color])  # type: ignore[misc,index]
 
     def resolved(self, base: Path) -> Dataset:
-        """The same with a relative path taken from `base`, the folder of the sweep file."""
+        """The same with a relative path taken from `base`, the folder of the sweep file.  Raises: BadInput."""
         if self.path is None:
             return self
-        return replace(self, path=str((base / Path(self.path).expanduser()).resolve()))
+        try:
+            return replace(self, path=str((base / Path(self.path).expanduser()).resolve()))
+        except (RuntimeError, ValueError, OSError) as error:  # ~nobody; a NUL; links in a circle
+            raise BadInput(f"image folder '{printable(self.path)}': {printable(error)}") from None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"size": list(self.size)}  # type: ignore[arg-type]

@@ -79,9 +79,7 @@ def list_folder(path: str | Path, findings: Findings | None = None) -> Listing:
         odd = sorted(set(classes) ^ set(others))
         line = f"image folder '{printable(root)}': classes in only one of train/ and test/: {listed(odd)}"
         _refuse(findings, line)
-    return Listing(
-        root, classes, _files(root, train, classes, 2, findings), _files(root, test, others, 1, findings)
-    )
+    return Listing(root, classes, _files(root, train, classes, 2, findings), _files(root, test, others, 1, findings))
 
 
 def _refuse(findings: Findings | None, line: str) -> None:

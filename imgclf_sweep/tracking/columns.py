@@ -101,7 +101,7 @@ def _columns(name: str, parameter: Parameter, space: SearchSpace, taken: set[str
             ends = (math.log10(low), math.log10(high))
             out.append(Column(new(".log10"), name, _short(name, ".log10"), "number", "log10", ends, interval=True))
         return out
-    lists = [v for v in values if isinstance(v, tuple)]
+    lists = [] if isinstance(values, range) else [v for v in values if isinstance(v, tuple)]  # a range may be very long
     plain = [v for v in values if not isinstance(v, tuple)] if lists else values
     out = [_discrete(name, name, _short(name), "plain", plain)] if plain else []
     if lists:

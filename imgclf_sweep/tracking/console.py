@@ -96,7 +96,7 @@ class ConsoleTracker:
         best = self._progress.ended(suggestion, outcome)
         metric = self._progress.info.sweep.objective.metric
         self._line(
-            f"trial {suggestion.number:<4d} {outcome.state.value:<8s}  {outcome_text(outcome, metric)}"
+            f"trial {suggestion.number:<4d} {outcome.state.value:<8s}  {outcome_text(suggestion, outcome, metric)}"
             f"{'  best so far' if best else ''}  {duration(outcome.seconds)}  {params_text(suggestion.params)}"
         )
 
@@ -128,9 +128,9 @@ class ConsoleTracker:
         text += f" after {duration(self._clock() - progress.began)}"
         if progress.best is None:
             return text + "; no complete trial yet"
-        number, outcome, params = progress.best
-        value = outcome_text(outcome, progress.info.sweep.objective.metric)
-        return f"{text}; best: trial {number}, {value}, {params_text(params)}"
+        suggestion, outcome = progress.best
+        value = outcome_text(suggestion, outcome, progress.info.sweep.objective.metric)
+        return f"{text}; best: trial {suggestion.number}, {value}, {params_text(suggestion.params)}"
 
     def _refresh(self) -> None:
         if self._display and not self._broken:

@@ -85,11 +85,11 @@ class Display:
         progress = self._progress
         if progress.best is None:
             return Text("best so far: none complete", style="dim")
-        number, outcome, params = progress.best
+        suggestion, outcome = progress.best
         metric = printable(progress.info.sweep.objective.metric)
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(f"best so far: {metric} {outcome.value:.4f}", style="bold green")
-        text.append(f"  trial {number}, epoch {outcome.epoch}  {params_text(params)}")
+        text.append(f"  trial {suggestion.number}, epoch {outcome.epoch}  {params_text(suggestion.params)}")
         return text
 
     def _running(self) -> RenderableType | None:

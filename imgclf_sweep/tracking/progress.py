@@ -38,7 +38,7 @@ class Progress:
     began: float
     counts: dict[State, int] = field(default_factory=lambda: dict.fromkeys(ENDS, 0))
     running: dict[int, Running] = field(default_factory=dict)
-    best: tuple[int, Outcome, Params] | None = None
+    best: tuple[Suggestion, Outcome] | None = None
     durations: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class Progress:
             return False
         if not self.info.sweep.objective.better(outcome.value, self.best[1].value if self.best else None):
             return False
-        self.best = suggestion.number, outcome, suggestion.params
+        self.best = suggestion, outcome
         return True
 
     def left(self) -> tuple[float, float] | None:
@@ -132,14 +132,14 @@ def params_text(params: Mapping[str, Value], width: int | None = None) -> str:
     return text if width is None or len(text) <= width else text[: max(width - 3, 0)] + "..."
 
 
-def outcome_text(outcome: Outcome, metric: str) -> str:
-    """What a trial came to: its value and epoch, or why it failed."""
+def outcome_text(suggestion: Suggestion, outcome: Outcome, metric: str) -> str:
+    """What a trial came to: its value and epoch, or why it failed. Epochs count from those of the parent it went on from."""
     if outcome.state is State.FAILED:
         why = ": ".join(printable(w) for w in (outcome.kind, outcome.reason) if w)
         return why or "no reason known"
     if outcome.value is None:
         return "nothing measured"
-    return f"{printable(metric)} {outcome.value:.4f} (epoch {outcome.epoch} of {outcome.epochs})"
+    return f"{printable(metric)} {outcome.value:.4f} (epoch {outcome.epoch} of {suggestion.initial_epoch + outcome.epochs})"
 
 
 def counts_text(counts: Mapping[State, int]) -> str:

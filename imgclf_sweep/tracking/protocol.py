@@ -24,8 +24,9 @@ class SweepInfo:
 class Tracker(Protocol):
     """Hears everything that was committed to the record, after it was committed, from one thread.
 
-    Order: `opened`, then for each attempt of a trial `started`, perhaps `resumed`, `measured` an epoch, and one of `ended` (once a trial, ever)
-    or `interrupted` (the attempt is over, the trial will be started again); `tick` at any time; `closed` last, always.
+    Order: `opened`, then for each attempt of a trial `started`, perhaps `resumed`, `measured` an epoch, and one of `ended` (once
+    a trial, ever) or `interrupted` (the attempt is over, the trial will be started again); `tick` at any time; `closed` last,
+    always.
     A listener that was not there for a finished trial (we were killed) finds it in `opened`'s history and makes up for it.
     """
 
@@ -36,7 +37,7 @@ class Tracker(Protocol):
         ...
 
     def resumed(self, suggestion: Suggestion, measurements: Sequence[Measurement]) -> None:
-        """The attempt goes on from a checkpoint: it counts these epochs, at least one, as its own and measures those after them."""
+        """The attempt goes on from a checkpoint: these epochs, at least one, count as its own; it measures those after them."""
         ...
 
     def measured(self, suggestion: Suggestion, measurement: Measurement, best: float) -> None:

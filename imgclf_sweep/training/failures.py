@@ -37,12 +37,20 @@ def classify(error: BaseException, began: bool, file: str | None = None) -> tupl
     where = _line_in(error, file) if file else None
     if where:
         reason += f" ({where})"
-    if any(c.__name__ in MEMORY_CLASSES for c in type(error).__mro__) or any(t in str(error) for t in MEMORY_TEXTS):
+    origin = _origin(error)
+    if any(c.__name__ in MEMORY_CLASSES for c in type(origin).__mro__) or any(t in str(origin) for t in MEMORY_TEXTS):
         return Kind.OUT_OF_MEMORY, reason
-    surrounding = environment_reason(error)
+    surrounding = environment_reason(origin)
     if surrounding is not None:
         return Kind.ENVIRONMENT, surrounding
     return (Kind.ERROR if began else Kind.BUILD), reason
+
+
+def _origin(error: BaseException) -> BaseException:
+    """The exception that ours was made of: a failure of the user's `build(hp)` reaches us wrapped in one line."""
+    while isinstance(error, SweepError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def environment_reason(error: BaseException) -> str | None:
@@ -62,6 +70,7 @@ def environment_reason(error: BaseException) -> str | None:
 def user_frames(error: BaseException, file: str) -> str | None:
     """The traceback of `error` through the user's own code, as Python prints it but for its heading: frames in the sweep file
     and what lies beside it, then the exception. None where it never went through that."""
+    error = _origin(error)
     home = os.path.dirname(os.path.abspath(file)) + os.sep
     frames = [
         frame

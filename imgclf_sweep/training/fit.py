@@ -54,10 +54,10 @@ class FitTrainer:
         started = time.perf_counter()
         data = self._images(job.part)
         watch = Watch(self._setup.sweep.objective, job.part == "all", on_epoch)
-        watch.keeper = None if on_resume is None else Keeper(self._setup, job)
+        watch.keeper = None if on_resume is None else Keeper(self._setup, job, on_resume)
         found: dict[str, Any] = {}
         try:
-            self._fit(job, data, watch, found, on_resume)
+            self._fit(job, data, watch, found)
         except Exception as error:
             if watch.broken:  # the coordinator's end failed, not the trial
                 raise
@@ -71,18 +71,16 @@ class FitTrainer:
             return None
         return watch.outcome(watch.progress.seconds + time.perf_counter() - started, found)
 
-    def _fit(
-        self, job: Job, data: images.Images, watch: Watch, found: dict[str, Any], on_resume: OnResume | None
-    ) -> None:
-        """Build, train, from where an earlier attempt left off, and keep the best weights. What `build(hp)` asked for anew is put into `found` at once, so that a
-        failure later does not lose it."""
+    def _fit(self, job: Job, data: images.Images, watch: Watch, found: dict[str, Any]) -> None:
+        """Build, train from where an earlier attempt left off, if one did, and keep the best weights. What `build(hp)` asked for
+        anew is put into `found` at once, so that a failure later does not lose it."""
         keras.utils.clear_session()
         keras.utils.set_random_seed(job.seed)
         built = self._builder.build(job.suggestion.params, data.shape, data.classes)
         found.update(built.found)
         model = built.model
         fitted = model if built.frozen is None else built.frozen.head
-        resumed = watch.keeper is not None and watch.resume(fitted, on_resume)
+        resumed = watch.resume(fitted)
         if job.start_from is not None and not resumed:
             load_weights(model, job.start_from)
         if watch.reply is Reply.GO:
@@ -140,14 +138,14 @@ class Watch(keras.callbacks.Callback):
         self.reply = Reply.GO
         self.epochs = 0
 
-    def resume(self, model: keras.Model, on_resume: OnResume | None) -> bool:
+    def resume(self, model: keras.Model) -> bool:
         """Give the model, and this, the state that an earlier attempt left. Whether there was one."""
-        found = self.keeper.find(model) if self.keeper is not None else None
-        if found is None or on_resume is None:
+        found = None if self.keeper is None else self.keeper.find(model)
+        if self.keeper is None or found is None:
             return False
         self.progress, self.epochs = found, len(found.measurements)
         try:
-            self.reply = on_resume(found.measurements)
+            self.reply = self.keeper.on_resume(found.measurements)
         except BaseException:
             self.broken = True
             raise

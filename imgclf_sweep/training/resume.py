@@ -20,7 +20,7 @@ import numpy as np
 
 from ..trial import Measurement
 from .checkpoint import Checkpoint, Checkpoints, identity
-from .protocol import Job, Setup
+from .protocol import Job, OnResume, Setup
 
 BEST_ARRAYS = "best/"
 
@@ -60,7 +60,8 @@ class Progress:
 class Keeper:
     """Keeps one job's state on disk as it is trained, and finds it again."""
 
-    def __init__(self, setup: Setup, job: Job) -> None:
+    def __init__(self, setup: Setup, job: Job, on_resume: OnResume) -> None:
+        self.on_resume = on_resume
         self._checkpoints = Checkpoints(Path(job.directory), identity(setup, job))
         self._epochs = job.suggestion.epochs
 

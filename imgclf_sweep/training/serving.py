@@ -21,7 +21,9 @@ def serving_model(model: Any, affine: Affine, shape: tuple[int, int, int]) -> An
         images
     )
     chain = _chain(model)
-    for layer in chain if chain is not None else [model]:
+    if chain is None:  # as one layer, without its optimizer: whose state would be asked for when the weights are loaded
+        chain = [keras.Model(model.inputs, model.outputs, name=model.name)]
+    for layer in chain:
         x = layer(x)
     if gives_logits(model):
         kind = "sigmoid" if model.output_shape[-1] == 1 else "softmax"

@@ -48,9 +48,19 @@ def test_piping_into_head_is_no_error(done):
     assert piped.stdout == "[\n" and piped.stderr == ""
 
 
+def test_closed_streams_are_no_error_and_a_full_one_is_one_line(cli, digits_file):
+    sweep, root = f"{sys.executable} -m imgclf_sweep", f"--root {cli.root}"
+    run = f"{sweep} run {digits_file} {' '.join(SYNTHETIC)} --workers 1 --trials 2 {root}"
+    assert subprocess.run(["bash", "-c", f"{run} <&- >&- 2>&-"], timeout=120).returncode == 0
+    assert cli.json("status")["states"]["COMPLETE"] == 2
+    full = subprocess.run(["bash", "-c", f"{sweep} trials {root} > /dev/full"], stderr=-1, text=True, timeout=60)
+    assert full.returncode == 4 and full.stderr.splitlines() == ["sweep: No space left on device"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["run", "FILE", "--trials", str(10**30)], "is not in the range"),
         (["run", "missing.py"], "no such sweep file"),
         (["run", "FILE", "--name", "../x"], "name"),
         (["run", "FILE", "--name", ".."], "name"),
@@ -159,7 +169,9 @@ def test_an_internal_error_is_one_line(cli, tmp_path):
         "@click.command('x')\ndef x(): raise KeyError('odd')\n"
         "c.sweep.add_command(x); c.main()"
     )
-    failed = subprocess.run([sys.executable, "-c", code, "x"], capture_output=True, text=True, timeout=60, env=os.environ)
+    failed = subprocess.run(
+        [sys.executable, "-c", code, "x"], capture_output=True, text=True, timeout=60, env=os.environ
+    )
     assert failed.returncode == 1 and "internal error: KeyError" in failed.stderr and failed.stderr.count("\n") == 1
 
 

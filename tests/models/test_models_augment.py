@@ -47,7 +47,9 @@ def test_nothing_is_added_unless_asked_for():
     assert augmentation(resolve({})) == []
     assert augmentation(resolve({**dict.fromkeys(ALL, 0), "horizontal_flip": False})) == []
     assert [layer.name for layer in augmentation(resolve(ALL))] == NAMES
-    assert not resolve({}).augmented and resolve({"zoom": 0.1}).augmented and resolve({"horizontal_flip": True}).augmented
+    assert (
+        not resolve({}).augmented and resolve({"zoom": 0.1}).augmented and resolve({"horizontal_flip": True}).augmented
+    )
 
 
 def test_shifts_go_as_far_as_said_along_their_own_axis():

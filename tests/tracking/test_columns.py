@@ -63,6 +63,11 @@ def test_ten_numbers_are_an_interval(count: int, interval: bool) -> None:
         assert column.values == ((1.0, float(count)) if interval else tuple(float(n) for n in range(1, count + 1)))
 
 
+def test_a_very_long_range_is_an_interval_and_is_not_walked() -> None:
+    (column,) = columns(p=Int(1, 2**53)).values()
+    assert column.interval and column.values == (1.0, 2.0**53)
+
+
 def test_a_log_float_has_its_logarithm_beside_it() -> None:
     found = columns(l2=Float(1e-5, 1e-1, log=True), units=Int(16, 512, log=True))
     assert list(found) == ["l2", "l2.log10", "units"]

@@ -17,7 +17,7 @@ from synthetic_sweep import attempt, end, finished, make_sweep, play, suggestion
 
 from imgclf_sweep import Choice, SearchSpace
 from imgclf_sweep.tracking.console import ConsoleTracker, is_live
-from imgclf_sweep.tracking.progress import Progress, duration, params_text, time_left
+from imgclf_sweep.tracking.progress import Progress, duration, outcome_text, params_text, time_left
 from imgclf_sweep.tracking.protocol import SweepInfo
 from imgclf_sweep.trial import Kind, Measurement, Outcome, State, Suggestion
 
@@ -61,6 +61,12 @@ def test_plain_lines_one_a_finished_trial() -> None:
     assert lines[-3].startswith("7 of 8 trials done (4 complete, 1 pruned, 2 failed)")
     assert "best: trial 6, val_accuracy 0.8300" in lines[-3]
     assert lines[-2:] == ["stopped", "to go on: sweep run synth.py"]
+
+
+def test_a_promoted_trial_counts_the_epochs_it_went_on_from() -> None:
+    promoted = Suggestion(3, {"filters": 16}, epochs=6, initial_epoch=2, parent=0)
+    outcome = Outcome(State.COMPLETE, 0.5, epoch=5, epochs=4)
+    assert outcome_text(promoted, outcome, "val_accuracy") == "val_accuracy 0.5000 (epoch 5 of 6)"
 
 
 def test_a_continued_sweep_counts_what_is_recorded() -> None:
@@ -210,7 +216,7 @@ def test_only_complete_trials_can_be_the_best() -> None:
     assert progress.best is None
     assert progress.ended(suggestion_of(0), finished(0, 4, State.COMPLETE).outcome)
     assert not progress.ended(suggestion_of(1), Outcome(State.FAILED))
-    assert progress.best is not None and progress.best[0] == 0
+    assert progress.best is not None and progress.best[0].number == 0
 
 
 def test_the_time_left_is_a_range_that_narrows() -> None:

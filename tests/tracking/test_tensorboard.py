@@ -222,7 +222,47 @@ def test_a_promoted_trial_continues_its_parents_epochs(logs: Logs) -> None:
     tracker.measured(suggestion, Measurement(4, {"val_accuracy": 0.5}, 0.1), 0.5)
     tracker.interrupted(suggestion, "stopped")
     tracker.started(suggestion, 2)
-    assert kinds(logs.run(0))[-1] == "restart 4"
+    tracker.measured(suggestion, Measurement(4, {"val_accuracy": 0.5}, 0.1), 0.5)
+    assert kinds(logs.run(0))[-2:] == ["restart 4", "step 4"]
+
+
+def test_a_resumed_trial_goes_on_in_its_curve_and_makes_up_what_was_not_written(logs: Logs) -> None:
+    tracker = logs.opened()
+    epochs = [Measurement(e, {"val_accuracy": v, "loss": 1 / e}, 0.1) for e, v in enumerate([0.2, 0.5, 0.4, 0.6], 1)]
+    tracker.started(suggestion_of(0), 1)
+    tracker.measured(suggestion_of(0), epochs[0], 0.2)
+    tracker.measured(suggestion_of(0), epochs[1], 0.5)
+    tracker.interrupted(suggestion_of(0), "killed after the record heard of epoch 3, before the log did")
+    tracker.started(suggestion_of(0), 2)
+    tracker.resumed(suggestion_of(0), epochs[:3])
+    tracker.measured(suggestion_of(0), epochs[3], 0.6)
+    run = logs.run(0)
+    steps = [kind for kind in kinds(run) if kind.startswith(("step", "restart"))]
+    assert steps == ["restart 0", "step 1", "step 2", "restart 3", "step 3", "step 4"]
+    assert run.curve("objective") == pytest.approx({1: 0.2, 2: 0.5, 3: 0.5, 4: 0.6})
+    assert run.curve("loss") == pytest.approx({1: 1, 2: 1 / 2, 3: 1 / 3, 4: 1 / 4})
+
+
+def test_a_resumed_trial_drops_what_was_written_of_epochs_that_come_again(logs: Logs) -> None:
+    tracker = logs.opened()
+    epochs = [Measurement(e, {"val_accuracy": v}, 0.1) for e, v in enumerate([0.2, 0.5, 0.7], 1)]
+    tracker.started(suggestion_of(0), 1)
+    for epoch in epochs:
+        tracker.measured(suggestion_of(0), epoch, epoch.metrics["val_accuracy"])
+    tracker.interrupted(suggestion_of(0), "killed; its last checkpoint is torn")
+    tracker.started(suggestion_of(0), 2)
+    assert logs.run(0).curve("objective") == pytest.approx({1: 0.2, 2: 0.5, 3: 0.7})  # nothing is known yet
+    tracker.resumed(suggestion_of(0), epochs[:2])
+    assert logs.run(0).curve("objective") == pytest.approx({1: 0.2, 2: 0.5})
+
+
+def test_a_resumed_trial_whose_logs_are_gone_is_written_whole(logs: Logs) -> None:
+    tracker = logs.opened()
+    tracker.started(suggestion_of(0), 2)
+    tracker.resumed(suggestion_of(0), [Measurement(e, {"val_accuracy": 0.1 * e}, 0.1) for e in (1, 2)])
+    tracker.measured(suggestion_of(0), Measurement(3, {"val_accuracy": 0.1}, 0.1), 0.2)
+    assert logs.run(0).curve("val_accuracy") == pytest.approx({1: 0.1, 2: 0.2, 3: 0.1})
+    assert logs.run(0).started
 
 
 def test_only_numbers_that_a_float32_can_hold_are_written(logs: Logs) -> None:
