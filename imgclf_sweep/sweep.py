@@ -87,7 +87,8 @@ class Sweep:
     """One declared sweep.
 
     dataset: what to train on, from `datasets`.
-    model: "cnn", "transfer" (a published backbone under dense layers), or a function `build(hp) -> keras.Model` as written for Keras Tuner, trained as it compiles itself.
+    model: "cnn", "transfer" (a published backbone under dense layers), or a function `build(hp) -> keras.Model` as written
+    for Keras Tuner, trained as it compiles itself.
     space: the parameters searched; left out for `build(hp)`, whose own are discovered.
     objective: the metric that ranks trials ("val_accuracy"), or `Objective(metric, "min"|"max")`.
     loss: Keras's name of the loss that "cnn" and "transfer" are trained with.
@@ -220,8 +221,13 @@ class Sweep:
         return self.pruner or SEARCH[self.backend][1][0]
 
     def replaced(self, **changes: Any) -> Sweep:
-        """A checked copy with the fields that are not None in `changes` replaced.  Raises: BadInput."""
-        return replace(self, **{k: v for k, v in changes.items() if v is not None})
+        """A checked copy with the fields that are not None in `changes` replaced. New `epochs` are those of known
+        configurations too.  Raises: BadInput."""
+        changes = {k: v for k, v in changes.items() if v is not None}
+        if "epochs" in changes:
+            known = [{name: value for name, value in given.items() if name != "epochs"} for given in self.known]
+            changes = {"known": known, **changes}
+        return replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back. Raises: TypeError while `model` is still a live function."""

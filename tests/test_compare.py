@@ -109,5 +109,5 @@ def test_sweeps_that_are_not_there_are_one_line(cli, arguments):
 
 def test_check_saves_sample_images(cli, digits_file):
     out = cli("check", digits_file).stdout
-    path = cli.root / "samples" / "little.png"
+    path = cli.root / "cache" / "samples" / "little.png"
     assert f"sample images by class: {path}" in out and cv2.imread(str(path)).shape[0] > 300

@@ -97,7 +97,8 @@ def test_known_configurations_are_the_first_trials_and_widen_only_what_is_shown(
     assert sweep.shown_space.contains(first.params) is False  # padding is shown too
     assert sweep.shown_space["filters"].choices == (8, 16, (32, 16))
     assert Sweep.from_json(json.loads(json.dumps(sweep.to_json()))) == sweep
-    assert [s.epochs for s in sweep.replaced(epochs=4).known_suggestions] == [4, 3]
+    assert [s.epochs for s in sweep.replaced(epochs=4).known_suggestions] == [4, 4]
+    assert [s.epochs for s in sweep.replaced(seed=4).known_suggestions] == [10, 3]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..text import printable
-from .options import data_dir_option, root_option
+from .options import data_dir_option, note, prepared_images, root_option
 
 
 @click.command(epilog="Example:  sweep check search_spaces/digits.py")
@@ -23,23 +23,12 @@ from .options import data_dir_option, root_option
 def check(file: Path, root: Path, data_dir: Path | None, at: tuple[str, ...], known: int | None) -> None:
     """Say in words what FILE searches, build its smallest and largest model, and draw a grid of its images by class."""
     from ..check import configuration, describe, extremes, summary
-    from ..data.cache import prepare
     from ..declare import read
     from ..pictures import save_samples
 
-    def note(line: str) -> None:
-        click.echo(line, err=True)
-
     sweep = read(file, note=note)
     params = configuration(sweep, at, known) if at or known is not None else None
-    prepared = prepare(
-        sweep.dataset,
-        cache=root / "cache",
-        data_dir=data_dir,
-        test=sweep.test,
-        seed=sweep.seed,
-        note=note,
-    )
+    prepared = prepared_images(sweep, root, data_dir)
     if params is not None:
         for line in summary(sweep, prepared, params):
             click.echo(line)
@@ -48,7 +37,7 @@ def check(file: Path, root: Path, data_dir: Path | None, at: tuple[str, ...], kn
         click.echo(line)
     for line in extremes(sweep, prepared):
         click.echo(line)
-    path = root / "samples" / f"{file.stem}.png"
+    path = root / "cache" / "samples" / f"{file.stem}.png"
     try:
         save_samples(prepared, sweep.dataset.kind, path)
         click.echo(f"sample images by class: {printable(path)}")

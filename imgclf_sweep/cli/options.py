@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from ..data.cache import Prepared
+    from ..sweep import Sweep
 
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 COUNT = click.IntRange(1, 2**32 - 1)  # as high as `sweep.MOST`; importing that here would cost `--help` NumPy
@@ -51,3 +56,22 @@ def data_dir_option(verb: Callable[..., Any]) -> Callable[..., Any]:
         envvar="IMGCLF_SWEEP_DATA",
         help="Folder with NAME.npz files in the Keras layout; also IMGCLF_SWEEP_DATA.",
     )(verb)
+
+
+def note(line: str) -> None:
+    """A line that a user should know, beside what the verb prints."""
+    click.echo(line, err=True)
+
+
+def progress(line: str) -> None:
+    """A line on what takes long just now: for who is watching, not for a log or a pipe."""
+    if sys.stderr.isatty():
+        note(line)
+
+
+def prepared_images(sweep: Sweep, root: Path, data_dir: Path | None) -> Prepared:
+    """The decoded data set of a sweep, under ROOT/cache.  Raises: BadInput, StoreError."""
+    from ..data.cache import prepare
+
+    where = {"cache": root / "cache", "data_dir": data_dir}
+    return prepare(sweep.dataset, **where, test=sweep.test, seed=sweep.seed, note=note, progress=progress)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import Broken, Interrupted, StoreError
+from ..errors import Broken, Held, Interrupted, StoreError
 from ..text import printable
-from .options import COUNT, Duration, data_dir_option, root_option
+from .options import COUNT, Duration, data_dir_option, note, prepared_images, root_option
 
 if TYPE_CHECKING:
     from ..executors.protocol import Executor
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option("--backend", help="optuna, keras-tuner or random.")
 @click.option("--sampler", help="optuna: tpe, random, grid; keras-tuner: random, bayesian, hyperband, grid.")
 @click.option("--pruner", help="optuna: median, successive-halving, none.")
-@click.option("--epochs", type=click.IntRange(1), help="Epochs a trial.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs a trial, known configurations included.")
 @click.option("--limit-images", type=COUNT, help="Search on a stratified sample of this many images.")
 @click.option("--seed", type=click.IntRange(0), help="From which every random number follows.")
 @click.option("--overwrite", is_flag=True, help="Remove the sweep of this name first, its logs and models too.")
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 @click.option("--trainer", type=click.Choice(["fit", "synthetic"]), default="fit", hidden=True)
 def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **options: Any) -> int:
     """Search the space that FILE declares. The same command continues a sweep that was stopped or killed."""
-    from ..data.cache import prepare
     from ..data.split import parts
     from ..declare import read
     from ..record.filesystem import refuse_network
@@ -59,24 +58,25 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     from ..record.write import Record
     from ..training.room import announce
 
-    sweep = read(file, note=_note)
+    directory = SweepDir(root, file.stem if name is None else name)
+    _refuse_held(directory)
+    sweep = read(file, note=note)
     overrides = {key: options[key] for key in ("backend", "sampler", "pruner", "epochs", "seed")}
     sweep = sweep.replaced(**overrides)
-    directory = SweepDir(root, file.stem if name is None else name)
+    if not options["overwrite"]:
+        _refuse_changed(directory, sweep, options)
     if not options["allow_network_fs"]:
         refuse_network(directory.path)
     trials = _target(sweep, options["trials"])
     environments = _environments(options, trials)
-    prepared = prepare(
-        sweep.dataset, cache=root / "cache", data_dir=data_dir, test=sweep.test, seed=sweep.seed, note=_note
-    )
+    prepared = prepared_images(sweep, root, data_dir)
     limit = options["limit_images"]
     parts(prepared, sweep.validation, sweep.seed, limit, sweep.validation_part)  # refused now rather than in a worker
     if options["trainer"] == "fit":
         for line in announce(sweep, prepared, limit):
-            _note(line)
+            note(line)
     if options["overwrite"] and remove(directory):
-        _note(f"removed the sweep '{directory.name}' that was there, as told by --overwrite")
+        note(f"removed the sweep '{directory.name}' that was there, as told by --overwrite")
     record = Record.open(
         directory,
         sweep,
@@ -88,14 +88,32 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     )
     try:
         for line in record.notes:
-            _note(line)
+            note(line)
         return _conduct(directory, record, trials, options, environments)
     finally:
         record.close()
 
 
-def _note(line: str) -> None:
-    click.echo(line, err=True)
+def _refuse_held(directory: SweepDir) -> None:
+    """Say that somebody else is running this sweep before the file is executed; taking the lock decides."""
+    from ..record.lock import holder
+
+    who = holder(directory.lock)
+    if who is not None:
+        raise Held(f"sweep '{directory.name}' is being run by {who}")
+
+
+def _refuse_changed(directory: SweepDir, sweep: Sweep, options: dict[str, Any]) -> None:
+    """Say that the declaration is not the recorded one before images are decoded for it; opening the record decides."""
+    if not directory.exists():
+        return
+    from ..record.info import changes
+    from ..record.read import Reader
+
+    known = Reader(directory)
+    now = {"limit_images": options["limit_images"], "trainer": options["trainer"]}
+    same_images = {"fingerprint": known.info.fingerprint}  # not known yet
+    changes(known.info, known.sweep, sweep, options["allow_change"], **now, **same_images)
 
 
 def _target(sweep: Sweep, trials: int | None) -> int:
@@ -110,7 +128,7 @@ def _environments(options: dict[str, Any], trials: int) -> list[dict[str, str]]:
     from ..executors.devices import plan
 
     workers, gpus, each = options["workers"], options["gpus"], options["workers_per_gpu"]
-    planned = plan(workers, gpus, each, most=trials, trainer=options["trainer"], note=_note)
+    planned = plan(workers, gpus, each, most=trials, trainer=options["trainer"], note=note)
     return [] if workers == 0 else planned
 
 
@@ -175,7 +193,7 @@ def make_executor(setup: Setup, logs: Path, workers: int | None, most: int) -> E
     """The executor for `workers` processes (None: what fits the machine, 0: this process), at most `most`."""
     from ..executors.devices import plan
 
-    planned = plan(workers, None, None, most=most, trainer=setup.trainer, note=_note)
+    planned = plan(workers, None, None, most=most, trainer=setup.trainer, note=note)
     return open_executor(setup, [] if workers == 0 else planned, logs)
 
 
@@ -189,7 +207,7 @@ def open_executor(
         return InProcessExecutor(setup)
     from ..executors.processes import ProcessExecutor
 
-    return ProcessExecutor(setup, environments, logs, limits=limits, note=_note)
+    return ProcessExecutor(setup, environments, logs, limits=limits, note=note)
 
 
 def export(directory: SweepDir, record: Record) -> None:
@@ -201,7 +219,7 @@ def export(directory: SweepDir, record: Record) -> None:
     try:
         write_exports(directory.path, record.sweep, record.trials(), record.state())
     except (OSError, sqlite3.Error) as error:
-        _note(f"sweep: the exports could not be written ({printable(error)}); the record itself is whole")
+        note(f"sweep: the exports could not be written ({printable(error)}); the record itself is whole")
 
 
 def _next_steps(directory: SweepDir) -> str:
@@ -220,7 +238,7 @@ def _close(directory: SweepDir, loop: Loop, ending: Ending, options: dict[str, A
     if ending is Ending.BROKEN and tripped is not None:
         loop.tracker.closed("stopped: the first trials all failed in the same way")
         if tripped.frames:
-            _note(tripped.frames)
+            note(tripped.frames)
         raise Broken(f"every trial fails in the same way: {tripped.reason}; mend that, then run the same command again")
     if ending is Ending.PAUSED:
         loop.tracker.closed(f"paused; no trial has failed by it; {again}")

@@ -83,11 +83,19 @@ def open_test(prepared: Prepared, commit: Callable[[], None]) -> tuple[np.ndarra
 
 
 def prepare(
-    dataset: Dataset, *, cache: Path, data_dir: Path | None, test: float, seed: int, note: Callable[[str], None]
+    dataset: Dataset,
+    *,
+    cache: Path,
+    data_dir: Path | None,
+    test: float,
+    seed: int,
+    note: Callable[[str], None],
+    progress: Callable[[str], None] = lambda line: None,
 ) -> Prepared:
     """Open the decoded data set, building it first if it is not under `cache` for these files as they are now.
 
-    test, seed: how the test part is split off where the data set has no official one.    note: receives lines for the user.
+    test, seed: how the test part is split off where the data set has no official one.
+    note: receives lines that a user should know.    progress: receives lines on what takes long just now.
     Processes that ask at the same time build it once; a build that was killed leaves nothing that is used.
 
     Raises: BadInput for data that cannot be used, and then nothing is left behind; StoreError when it cannot be written.
@@ -95,7 +103,7 @@ def prepare(
     source = locate(dataset, data_dir, cache / "downloads", note)
     key = _key(dataset, source, test, seed)
     if _whole(cache / key) is None:
-        _build(dataset, source, key, cache, test, seed, note)
+        _build(dataset, source, key, cache, test, seed, progress)
     meta = _whole(cache / key)
     if meta is not None and (skipped := meta.get("skipped")):
         names = listed((bad["path"] for bad in skipped), 5)
@@ -112,15 +120,15 @@ def prepare(
 
 
 def _build(
-    dataset: Dataset, source: Source, key: str, cache: Path, test: float, seed: int, note: Callable[[str], None]
+    dataset: Dataset, source: Source, key: str, cache: Path, test: float, seed: int, progress: Callable[[str], None]
 ) -> None:
     made = missing_parents(cache)
     temporary = cache / f".{key}.building"
     try:
-        with locked(cache / f".{key}.lock", lambda: note("waiting for another process that decodes the same images")):
+        with locked(cache / f".{key}.lock", lambda: progress("waiting for another process that decodes the same images")):
             if _whole(cache / key) is not None:
                 return
-            note("decoding the images (kept under cache/)")
+            progress("decoding the images (kept under cache/)")
             shutil.rmtree(temporary, ignore_errors=True)  # what a killed build left; the lock says that it is nobody's
             try:
                 temporary.mkdir()

@@ -106,8 +106,9 @@ class ProcessExecutor:
     def _keep_a_spare(self) -> None:
         """One process more, its imports done, so that a replacement costs no 10 s.
 
-        It has no images yet: they are read in a second or so, and would take their memory all the time. It starts with the
-        second job, when the workers no longer compete with it for the processor, and only where memory is plenty.
+        It has no images yet: measured on two busy cores, its imports took 10.8 s and scaling CIFAR-10 4.8 s, but the scaled
+        images would hold 614 MB all the time. It starts with the second job, when the workers no longer compete with it for
+        the processor, and only where memory is plenty.
         """
         if self._spare is not None or self._jobs < 2 or not all(w.ready for w in self._workers.values()):
             return

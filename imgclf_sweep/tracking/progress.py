@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..space import Params, Value
+from ..space import Value
 from ..text import printable
 from ..trial import Measurement, Outcome, State, Suggestion
 from .protocol import SweepInfo

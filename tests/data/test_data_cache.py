@@ -261,7 +261,7 @@ root, where, kill = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
 if kill:  # dies with everything decoded and nothing renamed
     cache.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 print(cache.prepare(datasets.image_folder(root, size=(12, 10)), cache=where, data_dir=None, test=.25, seed=0,
-                    note=lambda line: print("note:", line)).fingerprint)
+                    note=lambda line: print("note:", line), progress=lambda line: print(line)).fingerprint)
 """
 
 

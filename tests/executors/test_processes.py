@@ -132,3 +132,32 @@ def test_each_worker_gets_its_gpu_or_its_share_of_threads():
     assert worker_environments(1, []) == [{}]
     shares = worker_environments(2, [])
     assert len(shares) == 2 and int(shares[0]["TF_NUM_INTRAOP_THREADS"]) >= 1
+
+
+def test_the_spare_worker_takes_the_place_of_one_that_died(make, tmp_path):
+    executor = make()
+    for number in range(2):
+        executor.start("w0", job(number, tmp_path))
+        collect(executor, Ended)
+    spare = executor._spare
+    assert spare is not None  # since the second job
+    deadline = time.monotonic() + 30
+    while not spare.warm and time.monotonic() < deadline:
+        executor.wait(0.1)
+    os.kill(executor.pid("w0"), signal.SIGKILL)
+    executor.wait(1)
+    assert executor.pid("w0") == spare.pid
+    executor.start("w0", job(2, tmp_path))
+    assert collect(executor, Ended)[-1].outcome.state is State.COMPLETE
+
+
+def test_a_spare_that_dies_is_no_loss(make, tmp_path):
+    executor = make()
+    for number in range(4):
+        executor.start("w0", job(number, tmp_path))
+        collect(executor, Ended)
+        if executor._spare is not None:
+            while not executor._spare.warm:
+                executor.wait(0.1)
+            os.kill(executor._spare.pid, signal.SIGKILL)
+            assert executor.wait(1) == [] and executor._spare is None

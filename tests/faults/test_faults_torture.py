@@ -61,7 +61,7 @@ class Torn:
                 time.sleep(self.rng.uniform(0.1, 1.0))
                 if self.rng.random() < 0.5 or len(self.seen) >= limit:
                     break
-                for worker in workers_of(process.pid)[:1]:
+                for worker in workers_of(process.pid)[:1] if self._may_lose_its_worker() else ():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(worker, signal.SIGKILL)
                         self.kills += 1
@@ -86,6 +86,13 @@ class Torn:
                 if holder is not None and holder.pid == process.pid and len(workers_of(process.pid)):
                     return
             time.sleep(0.05)
+
+    def _may_lose_its_worker(self) -> bool:
+        """Whether no running trial has lost two already: by the third it is rightly given up."""
+        reader = record(self.cli, "torn")
+        running = [t.number for t in reader.trials() if t.state is State.RUNNING]
+        lost = [sum(a.ending == "lost" and "killed by" in a.reason for a in reader.attempts(n)) for n in running]
+        return max(lost, default=0) < 2
 
     def check(self) -> None:
         """Promises 1 and 2, on the record as it lies there now."""

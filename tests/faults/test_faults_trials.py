@@ -66,6 +66,8 @@ def odd(tmp_path_factory, cli_class):
     return {t.params["what"]: t for t in record(cli, "odd").trials()}, cli.json("best", "odd")
 
 
+@pytest.mark.slow
+@pytest.mark.fault_slow
 def test_case_25_a_metric_that_is_nan_stops_the_trial_and_is_not_tried_again(odd):
     trial = odd[0]["nan"]
     assert trial.state is State.FAILED and trial.kind is Kind.DIVERGED and trial.attempts == 1
@@ -73,6 +75,8 @@ def test_case_25_a_metric_that_is_nan_stops_the_trial_and_is_not_tried_again(odd
     assert trial.curve == {1: 0.75}
 
 
+@pytest.mark.slow
+@pytest.mark.fault_slow
 @pytest.mark.parametrize("what", ["inf", "-inf", "none", "text", "missing"])
 def test_case_26_an_objective_that_is_no_number_fails_with_the_reason(odd, what):
     trial = odd[0][what]
@@ -80,12 +84,16 @@ def test_case_26_an_objective_that_is_no_number_fails_with_the_reason(odd, what)
     assert trial.kind is (Kind.DIVERGED if "inf" in what else Kind.ERROR)
 
 
+@pytest.mark.slow
+@pytest.mark.fault_slow
 def test_case_26_numbers_in_a_numpy_wrapping_are_numbers(odd):
     trials, best = odd
     assert [trials[what].value for what in ("numpy", "array", "fine")] == [0.25, 0.5, 0.125]
     assert best["params"] == {"what": "array"}
 
 
+@pytest.mark.slow
+@pytest.mark.fault_slow
 @pytest.mark.parametrize(
     ("what", "says"), [("tensorflow", "shape[9999,9999]"), ("python", "shape"), ("jax", "[512,99999]")]
 )
@@ -155,6 +163,7 @@ sweep = Sweep(dataset=datasets.digits(), model=build, epochs=1, trials=9)
 """
 
 
+@pytest.mark.slow
 def test_case_30_the_same_error_three_times_stops_with_one_traceback_of_the_users_lines(cli, tmp_path):
     file = tmp_path / "broken.py"
     file.write_text(BROKEN)

@@ -3,11 +3,13 @@ training. Each name holds the number of its case in the table of docs/reliabilit
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from fault_hooks import gone, hooked, processes, workers_of
@@ -77,7 +79,11 @@ Record.finish = kill
 """
 
 
-@pytest.mark.parametrize("early", [True, False], ids=["before it is written", "written but not committed"])
+@pytest.mark.parametrize(
+    "early",
+    [True, pytest.param(False, marks=pytest.mark.fault_slow)],
+    ids=["before it is written", "written but not committed"],
+)
 def test_case_03_killed_with_a_result_in_hand_exactly_one_counts(cli, digits_file, early):
     command = ("run", digits_file, *PLAIN, "--trials", 4, "--workers", 1)
     assert hooked(cli, KILL_AT_RESULT.format(early=early), *command).returncode == -signal.SIGKILL
@@ -87,6 +93,7 @@ def test_case_03_killed_with_a_result_in_hand_exactly_one_counts(cli, digits_fil
     assert states(cli) == [State.COMPLETE] * 4
 
 
+@pytest.mark.fault_slow
 def test_case_05_one_of_four_workers_killed_costs_its_attempt_only(cli, digits_file):
     command = ("run", digits_file, *PLAIN, "--trials", 8, "--workers", 4)
     with running(cli, *command, synthetic={"delay": 0.4}) as process:
@@ -106,6 +113,7 @@ def test_case_06_a_trial_that_always_crashes_is_given_up_after_two_attempts(cli,
     assert states(cli).count(State.COMPLETE) == 3
 
 
+@pytest.mark.fault_slow
 def test_case_07_a_trial_lost_three_times_is_given_up_with_its_exits(cli, digits_file):
     cli("run", digits_file, *PLAIN, "--trials", 4, synthetic={"faults": {"1": ["kill", 1, 99]}})
     trial = record(cli).trials()[1]
@@ -155,6 +163,7 @@ def test_case_11_a_sign_of_life_that_fails_once_harms_nothing(cli, digits_file):
 
 
 @pytest.mark.slow
+@pytest.mark.fault_slow
 def test_case_12_a_signal_in_a_trial_and_the_same_command_goes_on_behind_it(cli, digits_file):
     command = ("run", digits_file, "--trials", 1, "--epochs", 60, "--workers", 1, "--limit-images", 300)
     with running(cli, *command) as process:
@@ -175,6 +184,7 @@ def test_case_12_a_signal_in_a_trial_and_the_same_command_goes_on_behind_it(cli,
     assert {epoch: trial.curve[epoch] for epoch in before} == before
 
 
+@pytest.mark.fault_slow
 def test_case_13_two_signals_stop_at_once(cli, digits_file):
     with running(cli, "run", digits_file, *PLAIN, "--trials", 4, "--workers", 2, synthetic={"delay": 20}) as process:
         wait_until(lambda: len(states(cli) if (cli.root / "sweeps/little/sweep.db").exists() else []) == 2)
@@ -236,6 +246,46 @@ def test_case_35_leaking_and_old_workers_are_replaced_between_trials(cli, digits
     assert len(set(old)) >= 2 and old[0] == old[2]
 
 
+def memory(pid: int) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return 0
+
+
+def threads(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/task"))
+    return 0
+
+
+@pytest.mark.slow
+@pytest.mark.fault_slow
+def test_case_35_two_hundred_real_trials_keep_memory_and_threads_flat(cli, digits_file):
+    command = ("run", digits_file, "--pruner", "none", "--epochs", 1, "--limit-images", 200, "--workers", 1)
+    first: dict[int, int] = {}  # process -> its memory after its first trial
+    most: dict[int, int] = {}
+    own: list[tuple[int, int, int]] = []  # of the coordinator, by trials done: threads, memory
+    with running(cli, *command, "--trials", 200, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            done = finished(cli)
+            at_work = {a.pid for n in range(done) for a in record(cli).attempts(n)[:1]} if done % 5 == 0 else set(first)
+            for pid in at_work:
+                if now := memory(pid):
+                    first.setdefault(pid, now)
+                    most[pid] = max(now, most.get(pid, 0))
+            if done >= 10 and process.poll() is None:
+                own.append((done, threads(process.pid), memory(process.pid)))
+            time.sleep(0.2)
+        assert process.returncode == 0
+    assert len(record(cli).trials()) == 200 and all(t.attempts == 1 for t in record(cli).trials())
+    pids = {record(cli).attempts(n)[0].pid for n in range(200)}
+    assert 5 <= len(pids) <= 20 and len(first) >= 5
+    assert all(most[pid] < 2 * first[pid] for pid in first)
+    own = [sample for sample in own if sample[2]]  # the last may have been taken of a process on its way out
+    assert max(sample[1] for sample in own) <= own[0][1] + 1
+    assert own[-1][2] < 1.5 * own[0][2]
+
+
 TURN_BACK = """
 import time
 from imgclf_sweep.record.write import Record
@@ -258,7 +308,7 @@ def test_case_45_a_clock_set_back_changes_nothing(cli, digits_file):
     assert began[-1] < began[0]  # it did go back in the middle
 
 
-@pytest.mark.parametrize("files", [64, 22])
+@pytest.mark.parametrize("files", [64, pytest.param(22, marks=pytest.mark.fault_slow)])
 def test_case_46_few_open_files_are_enough_or_a_clear_message(cli, digits_file, files):
     cli("run", digits_file, *PLAIN, "--trials", 1)  # the images are there
     limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # noqa: E731
@@ -309,6 +359,7 @@ def test_case_47_a_reader_that_leaves_stops_nothing_or_leaves_it_resumable(cli, 
     assert states(cli) == [State.COMPLETE] * 5
 
 
+@pytest.mark.fault_slow
 def test_case_47_a_closed_terminal_stops_it_resumable(cli, digits_file):
     command = ("run", digits_file, *PLAIN, "--trials", 4, "--workers", 1)
     with running(cli, *command, synthetic={"delay": 0.3}) as process:
@@ -344,6 +395,7 @@ def test_case_48_workers_are_as_many_as_memory_holds(cli, digits_file):
     assert {record(cli).attempts(n)[0].worker for n in range(8)} <= {"w0", "w1"}
 
 
+@pytest.mark.fault_slow
 def test_case_08_and_18_workers_never_share_a_trial(cli, digits_file):
     command = ("run", digits_file, *PLAIN, "--sampler", "random", "--trials", 60, "--epochs", 1)
     cli(*command, "--workers", 8)
