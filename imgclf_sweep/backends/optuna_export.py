@@ -49,7 +49,8 @@ def _fill(connection: sqlite3.Connection, name: str, sweep: Sweep, trials: Seque
         direction = "maximize" if sweep.objective.direction == "max" else "minimize"
         study = optuna.create_study(storage=storage, study_name=name, direction=direction)
         study.set_metric_names([sweep.objective.metric])
-        space = sweep.shown_space.widened([trial.params for trial in trials])  # a space may have been changed in between
+        shown = sweep.shown_space  # of values that a space allowed before it was changed, those of its present names
+        space = shown.widened([{name: v for name, v in trial.params.items() if name in shown} for trial in trials])
         codes = {name: readable(parameter) for name, parameter in space.items()}
         for trial in trials:
             _add(study, trial, codes)
