@@ -76,7 +76,9 @@ def configuration(sweep: Sweep, at: Sequence[str], known: int | None) -> Params:
     """The parameters that `--known N` or `--at NAME=VALUE` name, the rest at their defaults.  Raises: BadInput."""
     if known is not None:
         if known >= len(sweep.known):
-            raise BadInput(f"there is no known configuration {known}; this file has {len(sweep.known)}, numbered from 0")
+            raise BadInput(
+                f"there is no known configuration {known}; this file has {len(sweep.known)}, numbered from 0"
+            )
         return sweep.known_suggestions[known].params
     given = dict(_assignment(text) for text in at)
     allowed = sweep.space if isinstance(sweep.model, BuildFunction) else {**sweep.space, **FAMILIES[sweep.model].knobs}

@@ -28,7 +28,8 @@ from .trial import Kind, Measurement, Outcome, State, Suggestion
 
 POLL_SECONDS = 0.25
 STOP_GRACE = 20.0  # seconds that workers have to end their epoch after the first signal; Kubernetes kills at 30
-EXPORT_SECONDS = 300.0  # between exports while running; writing them costs more the more trials there are
+EXPORT_SECONDS = 300.0  # at least, between exports while running
+EXPORT_SHARE = 50  # and at least so many times as long as the last one took: it costs more the more trials there are
 
 
 class Ending(StrEnum):
@@ -93,7 +94,8 @@ class Loop:
 
     def __post_init__(self) -> None:
         history = self.record.trials()
-        self.started = self.exported = time.monotonic()
+        self.started = time.monotonic()
+        self.export_at = self.started + EXPORT_SECONDS
         self.known = self.record.sweep.known_suggestions
         self.queue = [t.suggestion for t in history if not t.state.finished]
         self.next_number = len(history)
@@ -308,6 +310,9 @@ class Loop:
         return self.ending or Ending.STOPPED
 
     def _export_now_and_then(self) -> None:
-        if time.monotonic() - self.exported > EXPORT_SECONDS:
-            self.export()
-            self.exported = time.monotonic()
+        if time.monotonic() < self.export_at:
+            return
+        started = time.monotonic()
+        self.export()
+        ended = time.monotonic()
+        self.export_at = ended + max(EXPORT_SECONDS, EXPORT_SHARE * (ended - started))

@@ -13,7 +13,9 @@ from imgclf_sweep.child import Child, ProtocolError
 
 
 def module(tmp_path, body):
-    (tmp_path / "achild.py").write_text("from imgclf_sweep.child import connect\nchannel = connect()\n" + textwrap.dedent(body))
+    (tmp_path / "achild.py").write_text(
+        "from imgclf_sweep.child import connect\nchannel = connect()\n" + textwrap.dedent(body)
+    )
     return {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
 
 

@@ -79,7 +79,19 @@ def test_pruning_stops_trials(cli, digits_file):
 
 
 def test_hyperband_promotes_and_ends_by_itself(cli, digits_file):
-    cli("run", digits_file, *SYNTHETIC, "--backend", "keras-tuner", "--sampler", "hyperband", "--epochs", 4, "--trials", 200)
+    cli(
+        "run",
+        digits_file,
+        *SYNTHETIC,
+        "--backend",
+        "keras-tuner",
+        "--sampler",
+        "hyperband",
+        "--epochs",
+        4,
+        "--trials",
+        200,
+    )
     trials = record(cli).trials()
     assert len(trials) < 200 and all(t.state is State.COMPLETE for t in trials)
     promoted = [t for t in trials if t.parent is not None]
@@ -90,7 +102,13 @@ def test_hyperband_promotes_and_ends_by_itself(cli, digits_file):
 
 
 def test_failures_of_every_kind_leave_the_sweep_going(cli, digits_file):
-    faults = {"0": ["raise", 1, 9], "1": ["diverge", 2, 9], "2": ["segv", 1, 9], "3": ["exit", 2, 1], "4": ["rubbish", 1, 1]}
+    faults = {
+        "0": ["raise", 1, 9],
+        "1": ["diverge", 2, 9],
+        "2": ["segv", 1, 9],
+        "3": ["exit", 2, 1],
+        "4": ["rubbish", 1, 1],
+    }
     cli("run", digits_file, *SYNTHETIC, "--trials", 8, "--pruner", "none", synthetic={"faults": faults})
     trials = record(cli).trials()
     assert [t.state for t in trials[:3]] == [State.FAILED] * 3
@@ -127,7 +145,19 @@ SEARCHES = [("optuna", "tpe"), ("optuna", "grid"), ("random", "random"), ("keras
 
 @pytest.mark.parametrize(("backend", "sampler"), SEARCHES)
 def test_killed_at_any_moment_and_continued_it_equals_an_undisturbed_run(cli, digits_file, backend, sampler):
-    command = ("run", digits_file, *SYNTHETIC, "--backend", backend, "--sampler", sampler, "--trials", 14, "--workers", 1)
+    command = (
+        "run",
+        digits_file,
+        *SYNTHETIC,
+        "--backend",
+        backend,
+        "--sampler",
+        sampler,
+        "--trials",
+        14,
+        "--workers",
+        1,
+    )
     delay = {"delay": 0.06}
     cli(*command, "--name", "whole", synthetic=delay)
     rng = random.Random(f"{backend} {sampler}")

@@ -20,7 +20,10 @@ from .seeding import proposal_seed
 
 STARTUP_TRIALS = 5  # trials that complete before the median pruner stops any: Optuna's default
 FIRST_JUDGED_EPOCH = 2  # the median pruner lets every trial have its first epoch: it says little about the tenth
-FIRST_RUNG, REDUCTION = 1, 4  # successive halving compares at epochs 1, 4, 16, ... and keeps the best quarter, by default
+FIRST_RUNG, REDUCTION = (
+    1,
+    4,
+)  # successive halving compares at epochs 1, 4, 16, ... and keeps the best quarter, by default
 
 
 class OptunaBackend:

@@ -22,9 +22,9 @@ class Backend(Protocol):
     Numbers. The caller numbers trials from 0 without gaps and passes the next number to `ask`. Everything about a trial is
     said by its number.
 
-    Opening. A backend is made with the sweep, the recorded trials of this space in order of number, and the state it asked to be kept
-    (`open_backend`). Finished trials are as good as told; trials that are RUNNING or QUEUED were asked and are still open:
-    they may be reported and told without a new `ask`.
+    Opening. A backend is made with the sweep, the recorded trials of this space in order of number, and the state it asked to
+    be kept (`open_backend`). Finished trials are as good as told; trials that are RUNNING or QUEUED were asked and are still
+    open: they may be reported and told without a new `ask`.
 
     Seeds. The proposal for number n depends only on the sweep's seed, n and what was told before: `SeedSequence([seed, n])`.
     """

@@ -125,7 +125,9 @@ def _build(
     made = missing_parents(cache)
     temporary = cache / f".{key}.building"
     try:
-        with locked(cache / f".{key}.lock", lambda: progress("waiting for another process that decodes the same images")):
+        with locked(
+            cache / f".{key}.lock", lambda: progress("waiting for another process that decodes the same images")
+        ):
             if _whole(cache / key) is not None:
                 return
             progress("decoding the images (kept under cache/)")

@@ -122,7 +122,9 @@ class Record(View):
             self.event("changed", differences=changed, trials_outside=outside)
             self.notes.append(f"going on with another declaration, as allowed: {'; '.join(changed)}")
             if outside:
-                self.notes.append(f"{outside} trials lie outside the new space: they stay, but the search does not learn of them")
+                self.notes.append(
+                    f"{outside} trials lie outside the new space: they stay, but the search does not learn of them"
+                )
 
     def _take_over(self, sweep: Sweep, trials: int, data: Images | None) -> None:
         """Commit what may change on continuing, and requeue what a dead owner had running: we hold the lock, so it is dead."""
@@ -299,11 +301,6 @@ class Record(View):
             self._connection.execute(
                 "INSERT INTO event (time, kind, data) VALUES (?, ?, ?)", (time.time(), kind, _json(data))
             )
-
-    def attempts_lost(self, number: int) -> int:
-        """How often this trial's worker vanished, killed or crashed. Attempts that ended because the whole run was killed do
-        not count: every trial running at that moment is lost with it, and none of them is to blame."""
-        return sum(a.ending in (Kind.LOST, Kind.CRASH) and a.reason != OWNER_GONE for a in self.attempts(number))
 
     def close(self) -> None:
         """Let the sweep go. Calling it twice is allowed; anything else after it is an error."""

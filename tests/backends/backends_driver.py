@@ -98,7 +98,7 @@ class Driver:
         else:
             state = State.PRUNED if stopped else State.COMPLETE
             outcome = Outcome(state, trial.curve[best], best, max(trial.curve), 1.5)
-        fields = {f.name: getattr(outcome, f.name) for f in dataclasses.fields(outcome)}
+        fields = {f.name: getattr(outcome, f.name) for f in dataclasses.fields(outcome) if f.name != "frames"}
         self.trials[number] = dataclasses.replace(trial, **fields)
         self.backend.tell(number, outcome)
         self.keep()

@@ -181,18 +181,6 @@ def test_what_a_dead_owner_had_running_is_queued_again_under_its_number(opened) 
     assert again.finish(1, new, DONE) and again.trial(1).attempts == 2
 
 
-def test_only_a_lost_worker_counts_against_its_trial(opened) -> None:
-    record = opened()
-    record.requeue(0, begun(record), Kind.LOST, "killed by signal 9")
-    record.requeue(0, record.start(0, "w0", 1), Kind.PREEMPTED, "stopped")
-    record.start(0, "w0", 1)
-    record.close()
-    record = opened()  # the whole run was killed
-    assert record.trial(0).attempts == 3 and record.attempts_lost(0) == 1
-    record.requeue(0, record.start(0, "w0", 1), Kind.CRASH, "died by signal 11")
-    assert record.attempts_lost(0) == 2
-
-
 def test_the_best_is_a_complete_one_and_the_first_of_equals(opened, sweep) -> None:
     record = opened()
     ends = [
