@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX = $(abspath $(VENV))/pycache
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-faults lint clean
+.PHONY: demo test test-long test-faults lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +24,10 @@ demo: $(VENV)/installed
 	$(BIN)/sweep best demo
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m "not fault_slow"
+	$(BIN)/python -m pytest -m "not fault_slow and not long"
+
+test-long: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m "long"
 
 test-faults: $(VENV)/installed-test
 	$(BIN)/python -m pytest tests/faults

@@ -174,9 +174,15 @@ KNOWN = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["optuna", "keras-tuner"])
-@pytest.mark.parametrize("name", [name for name in FILES if name != "digits"])
+def either_search():
+    """Every file on both search libraries; `make test` takes each on one of them in turn, `make test-long` on the other."""
+    for turn, name in enumerate(name for name in FILES if name != "digits"):
+        for backend in ("optuna", "keras-tuner"):
+            marks = [pytest.mark.slow] if (backend == "optuna") == (turn % 2 == 0) else [pytest.mark.long]
+            yield pytest.param(name, backend, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "backend"), either_search())
 def test_it_runs_on_either_search(cli, data_dir, name, backend):
     count = max(2, KNOWN.get(name, 0) + 1)  # one of them from the search itself
     trials = run(cli, name, data_dir, "--trials", count, "--backend", backend, "--sampler", "random", **SMALL)
