@@ -1,4 +1,4 @@
-# Two commands on a fresh machine:  make demo  (a real sweep, 3 minutes)   make test  (the whole test suite)
+# Two commands on a fresh machine:  make demo  (a real sweep, 3 minutes)   make test  (the test suite)
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -24,7 +24,7 @@ demo: $(VENV)/installed
 	$(BIN)/sweep best demo
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m "not fault_slow and not long"
+	$(BIN)/python -m pytest -m "not fault_slow and not long" -n 2 --dist loadfile
 
 test-long: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m "long"

@@ -57,7 +57,7 @@ def digit_image(path, index, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["optuna", "keras-tuner"])
+@pytest.mark.parametrize("backend", ["optuna", pytest.param("keras-tuner", marks=pytest.mark.long)])
 def test_search_retrain_and_predict_with_real_training(cli, project, tmp_path, backend):
     space = project / "search_spaces" / "digits.py"
     options = ("--backend", backend, "--name", "real", "--trials", 3, "--epochs", 8)

@@ -140,7 +140,13 @@ def test_no_success_is_exit_code_1(cli, digits_file):
     assert cli.json("best", "little") is None
 
 
-SEARCHES = [("optuna", "tpe"), ("optuna", "grid"), ("random", "random"), ("keras-tuner", "random")]
+LONG = pytest.mark.long  # importing Keras Tuner, and Keras with it, takes seconds a process
+SEARCHES = [
+    ("optuna", "tpe"),
+    ("optuna", "grid"),
+    ("random", "random"),
+    pytest.param("keras-tuner", "random", marks=LONG),
+]
 
 
 @pytest.mark.parametrize(("backend", "sampler"), SEARCHES)
@@ -252,7 +258,7 @@ def test_a_changed_declaration_is_refused_with_the_difference(cli, digits_file):
     assert (cli.root / "sweeps" / "little" / "sweep.db").read_bytes() == before
 
 
-@pytest.mark.parametrize(("backend", "sampler"), [*SEARCHES, ("keras-tuner", "bayesian")])
+@pytest.mark.parametrize(("backend", "sampler"), [*SEARCHES, pytest.param("keras-tuner", "bayesian", marks=LONG)])
 def test_known_configurations_come_first_and_are_resumed_like_any(cli, digits_file, backend, sampler):
     known = "known=[dict(filters=4, dense_units=8, dropout=0.1, optimizer='adam'), dict(filters=[6, 5], epochs=2)],"
     digits_file.write_text(digits_file.read_text().replace("epochs=4,", "epochs=4, " + known))

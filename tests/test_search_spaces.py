@@ -174,11 +174,15 @@ KNOWN = {
 }
 
 
+QUICK = ("cifar_gray", "cifar_kt_six", "cifar_transfer", "image_folder", "mnist")
+
+
 def either_search():
-    """Every file on both search libraries; `make test` takes each on one of them in turn, `make test-long` on the other."""
+    """Every file on both search libraries: the quick ones by `make test` on one of them in turn, all else by `make test-long`."""
     for turn, name in enumerate(name for name in FILES if name != "digits"):
         for backend in ("optuna", "keras-tuner"):
-            marks = [pytest.mark.slow] if (backend == "optuna") == (turn % 2 == 0) else [pytest.mark.long]
+            short = name in QUICK and (backend == "optuna") == (turn % 2 == 0)
+            marks = [pytest.mark.slow] if short else [pytest.mark.long]
             yield pytest.param(name, backend, marks=marks)
 
 

@@ -103,6 +103,7 @@ def test_case_27_out_of_memory_alone_on_its_device_is_final(odd, what, says):
     assert says in trial.reason
 
 
+@pytest.mark.fault_slow
 def test_case_27_out_of_memory_on_a_shared_device_is_tried_once_more_alone(cli, digits_file):
     synthetic = {"faults": {"1": ["oom", 3, 1], "2": ["oom", 3, 9]}, "delay": 0.3}
     cli("run", digits_file, *PLAIN, "--trials", 8, "--workers", 3, synthetic=synthetic)
@@ -116,6 +117,7 @@ def test_case_27_out_of_memory_on_a_shared_device_is_tried_once_more_alone(cli, 
         assert all(a.ended <= alone.started or a.started >= alone.ended for a in others)
 
 
+@pytest.mark.fault_slow
 def test_case_28_a_worker_killed_for_memory_is_told_from_one_that_is_lost(cli, digits_file):
     synthetic = {"faults": {"1": ["memory", 1, 1], "3": ["memory", 1, 9]}}
     command = ("run", digits_file, *PLAIN, "--trials", 5, "--workers", 1)

@@ -122,6 +122,7 @@ def test_case_07_a_trial_lost_three_times_is_given_up_with_its_exits(cli, digits
     assert states(cli).count(State.COMPLETE) == 3
 
 
+@pytest.mark.fault_slow
 def test_case_09_a_suspended_coordinator_fails_nobody(cli, digits_file):
     command = (
         "run",
@@ -236,6 +237,7 @@ def test_case_34_rubbish_on_the_message_channel_fails_the_attempt_only(cli, digi
     assert all("protocol" in record(cli).attempts(n)[0].reason for n in range(3))
 
 
+@pytest.mark.fault_slow
 def test_case_35_leaking_and_old_workers_are_replaced_between_trials(cli, digits_file):
     cli("run", digits_file, *PLAIN, "--trials", 8, "--workers", 1, synthetic={"leak": 60_000_000})
     leaking = [record(cli).attempts(n)[0].pid for n in range(8)]
@@ -298,6 +300,7 @@ Record.start = turn
 """
 
 
+@pytest.mark.fault_slow
 def test_case_45_a_clock_set_back_changes_nothing(cli, digits_file):
     command = ("run", digits_file, *PLAIN, "--trials", 6, "--workers", 1, "--stall-timeout", "4s", "--timeout", "60s")
     done = hooked(cli, TURN_BACK, *command, synthetic={"delay": 0.2})
