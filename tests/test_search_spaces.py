@@ -186,7 +186,7 @@ def either_search():
             yield pytest.param(name, backend, marks=marks)
 
 
-@pytest.mark.parametrize(("name", "backend"), either_search())
+@pytest.mark.parametrize(("name", "backend"), list(either_search()))
 def test_it_runs_on_either_search(cli, data_dir, name, backend):
     count = max(2, KNOWN.get(name, 0) + 1)  # one of them from the search itself
     trials = run(cli, name, data_dir, "--trials", count, "--backend", backend, "--sampler", "random", **SMALL)
