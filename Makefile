@@ -1,4 +1,4 @@
-# Two commands on a fresh machine:  make demo  (a real sweep, 3 minutes)   make test  (the test suite)
+# Two commands on a fresh machine:  make demo  (a real sweep, 2 minutes)   make test  (the test suite)
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin

@@ -27,12 +27,12 @@ from .space import Params
 from .text import listed, printable
 from .training.checkpoint import discard
 from .training.protocol import Job, Reply, Setup
+from .training.weights import BEST
 from .trial import Outcome, State, Suggestion, Trial
 
 SEED_STREAM = 1_000_000  # the seeds of retraining, apart from those of the search
 ATTEMPTS = 3  # how often one seed is started when its worker vanishes
 POLL_SECONDS = 0.25
-BEST = "best.weights.h5"
 BEST_RUN, RETRAINED_RUN = "_best", "_retrained-{:04d}"  # in logs/NAME; no sweep, hence no trial, has such a name
 
 

@@ -24,6 +24,7 @@ from .record.write import Record
 from .tracking.protocol import Tracker
 from .training.checkpoint import discard
 from .training.protocol import Job, Reply
+from .training.weights import BEST
 from .trial import Kind, Measurement, Outcome, State, Suggestion
 
 POLL_SECONDS = 0.25
@@ -210,7 +211,7 @@ class Loop:
         entropy = [self.record.sweep.seed, suggestion.number, 1]  # 1: training, apart from the proposal's own stream
         parent = None
         if suggestion.parent is not None:
-            parent = str(self.directory.checkpoint(suggestion.parent) / "best.weights.h5")
+            parent = str(self.directory.checkpoint(suggestion.parent) / BEST)
         return Job(
             suggestion,
             token,

@@ -3,7 +3,8 @@
     sweep run search_spaces/digits.py --trials 8
     sweep retrain digits
 
-Cost: three minutes on 2 cores.  Expected on the test images: not yet measured.
+Cost: 47 s for 8 trials on 2 cores (TensorFlow 2.21).  Expected on the test images: 0.986 (0.968 to 0.994 over 359 images, one
+seed, the best of those 8; `make demo`).
 """
 
 from imgclf_sweep import Choice, Float, SearchSpace, Sweep, datasets

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..data.files import sync
+
 BEST = "best.weights.h5"
 
 
@@ -22,9 +24,9 @@ def save_weights(model: Any, path: Path) -> None:
     try:
         with _without_optimizer(model):
             model.save_weights(partial)
-        _sync(partial)
+        sync(partial)
         os.replace(partial, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
@@ -48,11 +50,3 @@ def _without_optimizer(model: Any) -> Iterator[None]:
         yield
     finally:
         model.optimizer = optimizer
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
