@@ -11,50 +11,17 @@ What is in no variable is not kept: random numbers that a layer of a user's own 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from ..trial import Measurement
 from .checkpoint import Checkpoint, Checkpoints, identity
+from .course import Progress
 from .protocol import Job, OnResume, Setup
 
 BEST_ARRAYS = "best/"
-
-
-@dataclass
-class Progress:
-    """What has been measured of a job, over all its attempts.
-
-    last: the last epoch with a finite objective, and that.   best, best_epoch, weights: the best epoch so far.
-    seconds: spent in earlier attempts on the epochs measured.
-    """
-
-    measurements: list[Measurement] = field(default_factory=list)
-    last: tuple[int, float] | None = None
-    best: float | None = None
-    best_epoch: int | None = None
-    weights: list[np.ndarray] | None = None
-    seconds: float = 0.0
-
-    def to_json(self, seconds: float) -> dict[str, Any]:
-        return {
-            "measurements": [[m.epoch, dict(m.metrics), m.seconds] for m in self.measurements],
-            "last": self.last,
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "seconds": seconds,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Progress:
-        """Without the weights."""
-        measurements = [Measurement(epoch, metrics, seconds) for epoch, metrics, seconds in data["measurements"]]
-        last = None if data["last"] is None else (data["last"][0], data["last"][1])
-        return cls(measurements, last, data["best"], data["best_epoch"], None, data["seconds"])
 
 
 class Keeper:

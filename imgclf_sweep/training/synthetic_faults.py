@@ -26,13 +26,18 @@ def _hang(epoch: int) -> None:
         time.sleep(60)
 
 
+DEAF = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(999)"
+DAEMON = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', *sys.argv[1:]], start_new_session=True)"
+
+
 def _children(epoch: int) -> None:
-    """Hang, deaf to SIGTERM, with two child processes that are no better."""
+    """Hang, deaf to SIGTERM, with three processes that are no better: a child, one with a session of its own, and one that was
+    started by a process that is gone. Each says in its command line who started it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    for _ in range(2):
-        subprocess.Popen(
-            [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(999)"]
-        )
+    name = f"started-by-{os.getpid()}"
+    subprocess.Popen([sys.executable, "-c", DEAF, name])
+    subprocess.Popen([sys.executable, "-c", DEAF, name], start_new_session=True)
+    subprocess.run([sys.executable, "-c", DAEMON, DEAF, name], check=True)  # it ends at once, and leaves its own behind
     _hang(epoch)
 
 
