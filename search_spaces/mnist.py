@@ -23,7 +23,15 @@ sweep = Sweep(
         learning_rate=Float(0.003, 0.03, log=True),
         momentum=Float(0.8, 0.95),
     ),
-    known=[{"filters": 32, "dense_units": 100, "learning_rate": 0.01, "momentum": 0.9}],
+    known=[
+        {
+            "filters": 32,
+            "dense_units": 100,
+            "kernel_initializer": "he_uniform",
+            "learning_rate": 0.01,
+            "momentum": 0.9,
+        }
+    ],
     objective="val_accuracy",
     epochs=10,
     batch_size=32,

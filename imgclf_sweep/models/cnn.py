@@ -50,6 +50,7 @@ def _network(net: knobs.CnnKnobs, shape: tuple[int, int, int], outputs: int) -> 
                 net.kernel_size[i],
                 padding=net.padding[i],
                 activation="relu",
+                kernel_initializer=net.kernel_initializer,
                 kernel_regularizer=_regularizer(net, i),
                 name=conv,
             )(x)
@@ -59,7 +60,7 @@ def _network(net: knobs.CnnKnobs, shape: tuple[int, int, int], outputs: int) -> 
         if net.dropout[i] > 0:
             x = layers.Dropout(net.dropout[i], name=f"{block}_dropout")(x)
     x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(net.dense_units, activation="relu", name="dense")(x)
+    x = layers.Dense(net.dense_units, activation="relu", kernel_initializer=net.kernel_initializer, name="dense")(x)
     if net.dense_batch_norm:
         x = layers.BatchNormalization(name="dense_norm")(x)
     if net.dense_dropout > 0:

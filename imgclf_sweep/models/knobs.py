@@ -26,6 +26,9 @@ __all__ = ["CNN", "KNOBS", "OPTIMIZERS", "WITH_MOMENTUM", "CnnKnobs", "check_ima
 
 PADDINGS = ("valid", "same")
 
+INITIALIZERS = ("glorot_uniform", "glorot_normal", "he_uniform", "he_normal")
+"""Keras's names of what the kernels of layers with relu may start from. The last layer, a softmax, keeps Keras's own default."""
+
 _PENALTY = (number(lambda v: v >= 0), "a number of at least 0")
 
 KNOBS: Mapping[str, Knob] = {
@@ -33,6 +36,9 @@ KNOBS: Mapping[str, Knob] = {
     "convs": Knob(1, whole(1, MOST), f"a whole number from 1 to {MOST}", each=True),
     "filters": Knob(32, whole(1), "a whole number of at least 1", each=True),
     "kernel_size": Knob(3, whole(1), "a whole number of at least 1", each=True),
+    "kernel_initializer": Knob(
+        INITIALIZERS[0], lambda v: v in INITIALIZERS, "an initializer's name", named="initializer", names=INITIALIZERS
+    ),
     "padding": Knob("valid", lambda v: v in PADDINGS, "'valid' or 'same'", each=True),
     "batch_norm": Knob(False, *FLAG, each=True),
     "pool_size": Knob(2, whole(1), "a whole number of at least 1", each=True),
@@ -60,6 +66,7 @@ class CnnKnobs(Augmentation, Training):
     convs: tuple[int, ...]
     filters: tuple[int, ...]
     kernel_size: tuple[int, ...]
+    kernel_initializer: str
     padding: tuple[str, ...]
     batch_norm: tuple[bool, ...]
     pool_size: tuple[int, ...]

@@ -112,6 +112,18 @@ def test_penalties_act_on_the_convolutions_alone():
     assert penalties(model.get_layer("block1_conv1")) == (float(reference.l1), float(reference.l2))
 
 
+@pytest.mark.parametrize("name", knobs.INITIALIZERS)
+def test_kernels_start_as_the_initializer_says_but_for_the_softmax(name):
+    model = build((16, 16, 1), filters=[4, 8], kernel_initializer=name)
+    for layer in ("block1_conv1", "block2_conv1", "dense"):
+        assert keras.initializers.serialize(model.get_layer(layer).kernel_initializer) == keras.initializers.serialize(
+            keras.initializers.get(name)
+        )
+    assert type(model.get_layer("classes").kernel_initializer).__name__ == "GlorotUniform"
+    default = build((16, 16, 1), filters=[4, 8])
+    assert type(default.get_layer("dense").kernel_initializer).__name__ == "GlorotUniform"
+
+
 @pytest.mark.parametrize("name", knobs.OPTIMIZERS)
 def test_every_optimizer_is_known_to_keras(name):
     default = build(optimizer=name).optimizer
