@@ -37,7 +37,11 @@ KNOBS: Mapping[str, Knob] = {
     "filters": Knob(32, whole(1), "a whole number of at least 1", each=True),
     "kernel_size": Knob(3, whole(1), "a whole number of at least 1", each=True),
     "kernel_initializer": Knob(
-        INITIALIZERS[0], lambda v: v in INITIALIZERS, "an initializer's name", named="initializer", names=INITIALIZERS
+        INITIALIZERS[0],
+        lambda v: v in INITIALIZERS,
+        "an initializer's name",
+        named="kernel_initializer",
+        names=INITIALIZERS,
     ),
     "padding": Knob("valid", lambda v: v in PADDINGS, "'valid' or 'same'", each=True),
     "batch_norm": Knob(False, *FLAG, each=True),
