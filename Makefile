@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX = $(abspath $(VENV))/pycache
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-long test-faults lint clean
+.PHONY: demo test test-long test-faults bench lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,15 @@ test-long: $(VENV)/installed-test
 
 test-faults: $(VENV)/installed-test
 	$(BIN)/python -m pytest tests/faults
+
+# Side by side with a plain Keras loop, Keras Tuner and Optuna, then our own overhead: 2 to 3 hours of an otherwise idle machine.
+# Gray CIFAR-10 is read from IMGCLF_SWEEP_DATA and left out without it.
+BENCH_REPEAT ?= 3
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks.compare digits --trials 30 --repeat $(BENCH_REPEAT) --out build/bench/digits-30.json
+	$(BIN)/python -m benchmarks.compare digits --trials 100 --repeat $(BENCH_REPEAT) --out build/bench/digits-100.json
+	test -z "$$IMGCLF_SWEEP_DATA" || $(BIN)/python -m benchmarks.compare gray --repeat $(BENCH_REPEAT) --out build/bench/gray.json
+	$(BIN)/python -m benchmarks.overhead --out build/bench/overhead.json
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

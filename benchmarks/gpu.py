@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu --data cifar10.npz            (Keras's layout: x_train, y_train; gray or RGB)
     python -m benchmarks.gpu --data synthetic              (made-up images of the same shape: no file needed)
+    python -m benchmarks.gpu --data cifar10.npz --sweep    (also the grid through the real `sweep run`, all that it does included)
     python -m benchmarks.gpu --data synthetic --images 600 --epochs 1 --configs subset --baseline-trials 2 --batch 100
 
 Both ways train the same configurations on the same images for the same epochs, with Keras's JAX backend. The fused way's
@@ -28,6 +29,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 import jax
 import numpy as np
 
+from benchmarks import gpu_sweep
 from imgclf_sweep.data.preprocess import Affine
 from imgclf_sweep.models import knobs
 from imgclf_sweep.sweep import Objective
@@ -200,6 +202,7 @@ def main() -> None:
     images = read(given.data, given.images)
     groups = grid(given.configs)
     trials = sum(map(len, groups))
+    swept = sweep_run(given, images) if given.sweep else None  # before this process takes the device's memory
     device = jax.devices()[0]
     print(f"{device.device_kind}, jax {jax.__version__}: {len(images.x)} + {len(images.held_x)} images of {given.data}")
     report: dict[str, Any] = {"device": device.device_kind, "jax": jax.__version__, **vars(given), "trials": trials}
@@ -227,7 +230,27 @@ def main() -> None:
                 f"difference {found['difference']:+.4f} +- {found['standard_error']:.4f}"
             )
         report[f"fused_{conv}"] = found
+    if swept is not None:
+        report["sweep_run"] = swept
+        if base and given.configs == "grid" and sum(swept["trials"].values()) == trials:  # the same trials
+            swept["ratio"] = swept["trials_per_hour"] / report["keras"]["trials_per_hour"]
+            print(f"sweep run: {swept['ratio']:.1f} times keras fit")
     print(json.dumps(report))
+
+
+def sweep_run(given: argparse.Namespace, images: Images) -> dict[str, Any]:
+    """The grid through `sweep run`."""
+    x, y = np.concatenate([images.x, images.held_x]), np.concatenate([images.y, images.held_y])
+    parts = {"epochs": given.epochs, "batch": given.batch, "trials": given.sweep_trials, "seconds": given.sweep_seconds}
+    found = gpu_sweep.run(x, y, lanes=given.sweep_lanes, **parts)
+    found["trials_per_hour"] = 3600 * len(found["values"]) / found["wall"]
+    print(
+        f"sweep run: {found['wall']:.1f} s for {sum(found['trials'].values())} trials, {found['trials']}, of it "
+        f"{found['training']:.1f} from the first one's start to the last one's end; {found['trials_per_hour']:.0f} trials an "
+        f"hour; best val_accuracy of each {_spread(found['values'])}",
+        flush=True,
+    )
+    return found
 
 
 def _arguments() -> argparse.Namespace:
@@ -243,6 +266,10 @@ def _arguments() -> argparse.Namespace:
     add("--conv", default=CONVS[0], help=f"ways to compute convolutions, compared in turn: {','.join(CONVS)}")
     add("--precision", help="jax_default_matmul_precision, such as float32; by default TF32 on such a GPU")
     add("--threads", type=int, default=12, help="compilations side by side")
+    add("--sweep", action="store_true", help="time the real `sweep run` of the grid too, first")
+    add("--sweep-trials", type=int, default=144, help="configurations of the grid for it")
+    add("--sweep-lanes", type=int, default=144, help="its --lanes")
+    add("--sweep-seconds", type=float, default=3600, help="give it up after so many seconds")
     add("--cache", help="a directory for compiled programs; without it everything is compiled anew")
     return parser.parse_args()
 

@@ -3,6 +3,10 @@
 Everything that runs a user's code or a tensor library runs in a child made here: its own process group, killed as a whole; JSON
 lines both ways on pipes of their own, so that whatever the child prints to stdout harms nothing; dead within a moment of its
 parent's death, however that died (the end of the command pipe, and on Linux the parent-death signal).
+
+What a child starts dies with it even where it leaves the group (`setsid`, a daemon): each child's environment has a mark of its
+own, which all that it starts inherits, and Linux shows the environment of every process in /proc. Jenkins finds left-over
+processes of a build in this way. Only a process that also erases its environment is not found.
 """
 
 from __future__ import annotations
@@ -17,12 +21,15 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 LINE_LIMIT = 8 * 2**20  # bytes; a longer message is not one of ours
 PR_SET_PDEATHSIG = 1  # prctl(2)
+MARK = "IMGCLF_SWEEP_CHILD_{}"  # the name tells the child, so that one within another has both
+SEARCHES = 10  # at most, for what a child started; each finds only what was started during the one before
 
 
 class ProtocolError(Exception):
@@ -59,6 +66,7 @@ class Child:
         cwd: Path | None = None,
     ) -> None:
         self._in, child_out = os.pipe()
+        self._mark = MARK.format(uuid.uuid4().hex)
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, str(child_out), str(os.getpid())],
@@ -67,7 +75,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 pass_fds=(child_out,),
                 start_new_session=True,
-                env=environment(env),
+                env=environment({**(env or {}), self._mark: "1"}),
                 cwd=cwd,
             )
         except OSError:
@@ -75,7 +83,7 @@ class Child:
             raise
         finally:
             os.close(child_out)
-        self._guard = _guard(self.process.pid)
+        self._guard = _guard(self.process.pid, self._mark)
         os.set_blocking(self._in, False)
         self._buffer = b""
         self._ended = False
@@ -149,6 +157,7 @@ class Child:
                 self.process.wait(grace)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        _kill_marked(self._mark)
         if self._guard is not None:  # before its number can be another's
             self._guard.kill()
             self._guard.communicate()
@@ -166,18 +175,53 @@ class Child:
         self.close()
 
 
-def _guard(group: int) -> subprocess.Popen[bytes] | None:
-    """A shell that waits for our end and then kills a child's whole group: the child itself dies by the parent-death signal, too
-    suddenly to take along what it started. None where there is no room for it."""
+GUARD = """
+read -r _
+kill -KILL "-$1"
+for _ in 1 2 3; do
+    for found in $(grep -lF "$2" /proc/[0-9]*/environ); do
+        found=${found%/environ}
+        kill -KILL "${found#/proc/}"
+    done
+done
+"""
+
+
+def _guard(group: int, mark: str) -> subprocess.Popen[bytes] | None:
+    """A shell that waits for our end and then kills a child's whole group and all that has its mark: the child itself dies by the
+    parent-death signal, too suddenly to take along what it started. None where there is no room for it."""
     with contextlib.suppress(OSError):
         return subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _; kill -KILL "-$1"', "guard", str(group)],
+            ["/bin/sh", "-c", GUARD, "guard", str(group), mark],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
     return None
+
+
+def _kill_marked(mark: str) -> None:
+    """Kill every process that inherited the mark, until there is none. Where there is no /proc, nothing is found."""
+    for _ in range(SEARCHES):
+        found = _marked(mark.encode())
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return
+
+
+def _marked(mark: bytes) -> list[int]:
+    """The living processes that have it; of one that is dead but not collected, Linux shows no environment."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
+                    if mark in file.read():
+                        found.append(int(name))
+    return found
 
 
 class Channel:

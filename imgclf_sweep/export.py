@@ -53,14 +53,24 @@ def staged(target: Path) -> Iterator[Path]:
     """
     stage = target.with_name(f".{target.name}.new-{os.getpid()}")
     try:
-        shutil.rmtree(stage, ignore_errors=True)
-        stage.mkdir(parents=True)
+        stage.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(target)
+        stage.mkdir()
         yield stage
         _replace(stage, target)
     except OSError as error:
         raise StoreError(f"cannot write {printable(target)}: {printable(error.strerror or error)}") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _tidy(target: Path) -> None:
+    """Undo what a kill left half done: we hold the sweep's lock, so nobody is at it now."""
+    for old in target.parent.glob(f".{target.name}.old-*"):
+        if not target.exists():
+            os.rename(old, target)
+    for left in target.parent.glob(f".{target.name}.*-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _replace(stage: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ pauses the sweep.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,18 +18,18 @@ from .trial import Kind, Outcome
 @dataclass(frozen=True)
 class Rule:
     """attempts: as often a trial may end so before it is FAILED; if_shared: but only once if it had its device for itself.
-    alone: it is tried again with nothing beside it.   breaks: it counts for the breaker."""
+    alone: after so many such ends it is tried with nothing beside it.   breaks: it counts for the breaker."""
 
     attempts: int = 1
     if_shared: bool = False
-    alone: bool = False
+    alone: int | None = None
     breaks: bool = False
 
 
 RULES = {
-    Kind.LOST: Rule(attempts=3, breaks=True),
-    Kind.OOM_HOST: Rule(attempts=2, alone=True),
-    Kind.OUT_OF_MEMORY: Rule(attempts=2, if_shared=True, alone=True),
+    Kind.LOST: Rule(attempts=3, alone=2, breaks=True),  # alone: a third time it takes no other trial along
+    Kind.OOM_HOST: Rule(attempts=2, alone=1),
+    Kind.OUT_OF_MEMORY: Rule(attempts=2, if_shared=True, alone=1),
     Kind.DIVERGED: Rule(),
     Kind.TIMEOUT: Rule(),
     Kind.STALLED: Rule(attempts=2),
@@ -56,7 +57,8 @@ def again(kind: Kind, earlier: Sequence[Attempt], shared: bool) -> bool:
 
 def alone(earlier: Sequence[Attempt]) -> bool:
     """Whether the next attempt is to run with nothing beside it."""
-    return any(RULES[Kind(a.ending)].alone for a in blamed(earlier))
+    counts = Counter(Kind(a.ending) for a in blamed(earlier))
+    return any(count >= (RULES[kind].alone or MOST + 1) for kind, count in counts.items())
 
 
 def history(kind: Kind, reason: str, earlier: Sequence[Attempt]) -> str:

@@ -27,7 +27,7 @@ from .space import Params
 from .text import listed, printable
 from .training.checkpoint import discard
 from .training.protocol import Job, Reply, Setup
-from .training.weights import BEST
+from .training.weights import weights_of
 from .trial import Outcome, State, Suggestion, Trial
 
 SEED_STREAM = 1_000_000  # the seeds of retraining, apart from those of the search
@@ -72,7 +72,7 @@ def retrain(
         tempfile.TemporaryDirectory(dir=_made(directory.path / "retrain"), prefix=".work-") as work,
         export.staged(target) as stage,
     ):
-        weights = [Path(job.directory) / BEST for job in jobs]
+        weights = [weights_of(Path(job.directory)) for job in jobs]
 
         def commit() -> None:
             record.event("test_opened", number=trial.number, seeds=[job.seed for job in jobs], on=on)

@@ -5,67 +5,31 @@ The record is written before anyone is told. Everything that happens to a trial 
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from types import FrameType
 
 import numpy as np
 
 from . import policy
 from .backends.protocol import Backend, Exhausted, Wait
+from .ending import Ending, Stop
 from .errors import StoreError
 from .executors.protocol import Event, Executor, Gone, Measured, Resumed
+from .keep import DEFAULT, Count, Keep
+from .pacing import Pace
 from .record.layout import SweepDir
 from .record.write import Record
 from .tracking.protocol import Tracker
-from .training.checkpoint import discard
 from .training.protocol import Job, Reply
-from .training.weights import BEST
+from .training.weights import weights_of
 from .trial import Kind, Measurement, Outcome, State, Suggestion
 
 POLL_SECONDS = 0.25
 STOP_GRACE = 20.0  # seconds that workers have to end their epoch after the first signal; Kubernetes kills at 30
 EXPORT_SECONDS = 300.0  # at least, between exports while running
 EXPORT_SHARE = 50  # and at least so many times as long as the last one took: it costs more the more trials there are
-
-
-class Ending(StrEnum):
-    """Why a run is over."""
-
-    DONE = "done"  # as many trials as asked for
-    EXHAUSTED = "exhausted"  # the search has nothing left to try
-    TIMEOUT = "timeout"
-    STOPPED = "stopped"  # by a signal
-    BROKEN = "broken"  # the first trials all failed in the same way
-    PAUSED = "paused"  # the disk is full or the data are gone: no trial can be trained now
-
-
-@dataclass
-class Stop:
-    """Set by signals: the first asks for an orderly end, the second for an immediate one. 0 = none yet."""
-
-    signals: int = 0
-    number: int = 0
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """While inside, SIGINT, SIGTERM, SIGHUP and SIGUSR1 only set this."""
-
-        def hear(number: int, frame: FrameType | None) -> None:
-            self.signals += 1
-            self.number = number
-
-        names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-        before = {name: signal.signal(name, hear) for name in names}
-        try:
-            yield self
-        finally:
-            for name, handler in before.items():
-                signal.signal(name, handler)
+OPEN = (None, Ending.EXHAUSTED)  # while what is proposed already is still begun
 
 
 @dataclass
@@ -77,6 +41,7 @@ class Attempt:
     alone: bool = False  # nothing else may run meanwhile
     shared: bool = False  # something else ran on its device meanwhile
     best: float | None = None
+    stopped: str = ""  # why it was told to interrupt, if for want of time
 
 
 @dataclass
@@ -89,39 +54,44 @@ class Loop:
     executor: Executor
     tracker: Tracker
     trials: int
-    timeout: float | None = None
+    pace: Pace = field(default_factory=Pace)  # one of the trackers
     stop: Stop = field(default_factory=Stop)
     export: Callable[[], None] = lambda: None
+    keep: Count = DEFAULT
 
     def __post_init__(self) -> None:
         history = self.record.trials()
-        self.started = time.monotonic()
-        self.export_at = self.started + EXPORT_SECONDS
+        self.export_at = time.monotonic() + EXPORT_SECONDS
         self.known = self.record.sweep.known_suggestions
         self.queue = [t.suggestion for t in history if not t.state.finished]
         self.next_number = len(history)
         self.attempts = {t.number: t.attempts for t in history}
         self.running: dict[str, Attempt] = {}
         self.stopped_by_search: dict[int, int] = {}  # number -> the epoch after which the search stopped it
-        for trial in history:
-            if trial.state.finished:  # we were killed before they went
-                discard(self.directory.checkpoint(trial.number))
+        self.disk = Keep(self.directory, self.record.sweep.objective, history, self.keep, self.backend.needed)
+        self.disk.settle(self.queue)  # we may have been killed before it
         self.ending: Ending | None = None
         self.breaker = policy.Breaker(any(t.state in (State.COMPLETE, State.PRUNED) for t in history))
-        self.reason = ""  # why it paused
+        self.reason = ""  # why it paused, or for want of time ended
 
     def run(self) -> Ending:
         """Run until one of the ends. Every trial is then finished or queued; none is running."""
         while True:
             self._decide_ending()
-            if self.ending is None:
+            if self.ending in OPEN:
                 self._fill()
             if not self.running:
+                if self.queue and self.ending in OPEN:  # none of them can finish in time
+                    self.ending = Ending.TIMEOUT
+                if self.ending is Ending.TIMEOUT:
+                    self.reason = self.pace.closing(self.queue)
                 return self.ending or Ending.DONE
             for event in self.executor.wait(POLL_SECONDS):
                 self._take(event)
             self.tracker.tick()
             self._export_now_and_then()
+            if self.running and self.disk.due:
+                self._has_room()
             if self.stop.signals > 1 or self._grace_is_over():
                 return self._abandon()
 
@@ -132,14 +102,24 @@ class Loop:
             self.ending, self.stopped_at = Ending.STOPPED, time.monotonic()
             if self.running:
                 self.tracker.note("stopping at the end of the running epochs; once more stops at once")
-        elif self.ending is None and self.timeout is not None and time.monotonic() - self.started >= self.timeout:
+        elif self.ending in OPEN and self.pace.over() and self._undone():
             self.ending = Ending.TIMEOUT
         elif self.ending is None and self.breaker.tripped is not None:
             self.ending = Ending.BROKEN
 
+    def _undone(self) -> bool:
+        return bool(self.running or self.queue) or (self.ending is None and self.next_number < self.trials)
+
     def _pause(self, reason: str) -> None:
-        if self.ending is None:
+        if self.ending in OPEN:
             self.ending, self.stopped_at, self.reason = Ending.PAUSED, time.monotonic(), reason
+
+    def _has_room(self, *more: Suggestion) -> bool:
+        """Whether the disk has room for the running trials and `more`; where it has not, the sweep pauses."""
+        lacking = self.disk.lacking([*(a.suggestion for a in self.running.values()), *more], self.queue)
+        if lacking is not None:
+            self._pause(lacking)
+        return lacking is None
 
     def _grace_is_over(self) -> bool:
         return self.ending in (Ending.STOPPED, Ending.PAUSED) and time.monotonic() - self.stopped_at > STOP_GRACE
@@ -156,17 +136,29 @@ class Loop:
             if suggestion is None:
                 return
             alone = policy.alone(self.record.attempts(suggestion.number))
-            if alone and self.running:  # it waits for them to end
+            if (alone and self.running) or not self._has_room(suggestion):  # it waits for them to end, or for room
                 self.queue.insert(0, suggestion)
                 return
             self._start(slot, suggestion, alone)
 
     def _next(self, slot: str) -> Suggestion | None:
-        if self.queue:
-            return self.queue.pop(0)
-        if self.next_number >= self.trials:
+        """The first that can finish in time of those that wait, else of new ones; where none ever could, one all the same."""
+        chosen = next((s for s in self.queue if self.pace.fits(s)), None)
+        while chosen is None and (proposed := self._propose(slot)) is not None:
+            self.queue.append(proposed)
+            chosen = proposed if self.pace.fits(proposed) else None
+        if chosen is None and self.queue:
+            chosen = self.pace.insist(self.queue)
+        if chosen is not None:
+            self.queue.remove(chosen)
+        return chosen
+
+    def _propose(self, slot: str) -> Suggestion | None:
+        """A new trial, recorded; no more than one a slot that never began, as the time was too short, until the next run."""
+        unbegun = sum(self.attempts.get(s.number, 0) == 0 for s in self.queue)
+        if self.ending is not None or self.next_number >= self.trials or unbegun >= len(self.executor.slots):
             return None
-        with self.record.transaction():
+        with self.record.transaction(durable=False):  # lost with the power, it is asked for again
             suggestion = self._ask(slot)
             if isinstance(suggestion, Suggestion):
                 self.record.propose(suggestion)
@@ -175,7 +167,7 @@ class Loop:
             self.ending = Ending.EXHAUSTED
             return None
         if isinstance(suggestion, Wait):
-            if not self.running:
+            if not self.running and not self.queue:
                 raise StoreError("the search waits although no trial is running: its recorded state is inconsistent")
             return None
         self.next_number += 1
@@ -211,7 +203,7 @@ class Loop:
         entropy = [self.record.sweep.seed, suggestion.number, 1]  # 1: training, apart from the proposal's own stream
         parent = None
         if suggestion.parent is not None:
-            parent = str(self.directory.checkpoint(suggestion.parent) / BEST)
+            parent = str(weights_of(self.directory.checkpoint(suggestion.parent)))
         return Job(
             suggestion,
             token,
@@ -233,7 +225,7 @@ class Loop:
         elif isinstance(event, Gone):
             self._failed(event.slot, attempt, Outcome(State.FAILED, kind=event.kind, reason=event.reason))
         elif event.outcome is None:
-            self._requeue(event.slot, attempt, Kind.PREEMPTED, "stopped to go on later")
+            self._requeue(event.slot, attempt, Kind.PREEMPTED, attempt.stopped or "stopped to go on later")
         elif event.outcome.state is State.FAILED:
             self._failed(event.slot, attempt, event.outcome)
         else:
@@ -264,11 +256,13 @@ class Loop:
         return self.stopped_by_search.get(number) == measurement.epoch
 
     def _answer(self, event: Measured | Resumed, attempt: Attempt, epoch: int, prune: bool) -> None:
-        last = epoch >= attempt.suggestion.epochs
-        if self.ending in (Ending.STOPPED, Ending.TIMEOUT, Ending.PAUSED) and not last:
-            reply = Reply.INTERRUPT
-        else:
-            reply = Reply.PRUNE if prune and not last else Reply.GO
+        reply = Reply.GO
+        if epoch < attempt.suggestion.epochs:
+            late = self.ending is Ending.TIMEOUT or (not prune and not self.pace.goes_on(attempt.suggestion))
+            if late or self.ending in (Ending.STOPPED, Ending.PAUSED):
+                reply, attempt.stopped = Reply.INTERRUPT, self.pace.stopped(attempt.suggestion) if late else ""
+            elif prune:
+                reply = Reply.PRUNE
         self.executor.reply(event.slot, attempt.token, reply)
 
     def _failed(self, slot: str, attempt: Attempt, outcome: Outcome) -> None:
@@ -293,7 +287,8 @@ class Loop:
         del self.running[slot]
         self.breaker.heard(outcome)
         self.tracker.ended(attempt.suggestion, outcome)
-        discard(self.directory.checkpoint(number))  # not before: killed earlier, the trial goes on from there
+        self.disk.ended(number, outcome)  # not before: killed earlier, the trial goes on from its checkpoint
+        self.disk.settle([*self.queue, *(a.suggestion for a in self.running.values())])
 
     def _requeue(self, slot: str, attempt: Attempt, kind: Kind, reason: str) -> None:
         self.record.requeue(attempt.suggestion.number, attempt.token, kind, reason)

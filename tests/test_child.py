@@ -80,6 +80,25 @@ def test_silence_is_a_timeout_and_closing_kills_grandchildren(tmp_path):
     assert dead_within(pid)
 
 
+LEAVING = """
+import subprocess, sys, time
+told = "import subprocess; print(subprocess.Popen(['sleep', '600'], stdout=-3, start_new_session=True).pid)"
+own = subprocess.Popen(["sleep", "600"], start_new_session=True).pid
+orphan = int(subprocess.run([sys.executable, "-c", told], stdout=subprocess.PIPE, check=True).stdout)
+channel.send(type="pids", pids=[own, orphan])
+"""
+
+
+@pytest.mark.parametrize("then", ["time.sleep(600)", "raise SystemExit"], ids=["hangs", "has ended"])
+def test_closing_kills_what_has_left_the_group_and_its_parent(tmp_path, then):
+    env = module(tmp_path, LEAVING + then)
+    with Child("achild", env=env) as child, Child("achild", env=env) as other:
+        pids, others = next(child.messages(20))["pids"], next(other.messages(20))["pids"]
+        child.close(grace=0 if "sleep" in then else 5)
+        assert all(dead_within(pid) for pid in pids) and all(map(alive, others))
+    assert all(dead_within(pid) for pid in others)
+
+
 def test_a_child_dies_with_its_parent(tmp_path):
     env = module(tmp_path, "import time\nchannel.send(type='ready')\ntime.sleep(600)\n")
     parent = """

@@ -14,6 +14,7 @@ from imgclf_sweep.board import serve
 from imgclf_sweep.record.layout import SweepDir
 from imgclf_sweep.record.read import Reader
 from imgclf_sweep.record.remove import foreign
+from imgclf_sweep.training.weights import best_weights
 from imgclf_sweep.trial import State
 
 SYNTHETIC = ("--trainer", "synthetic")
@@ -57,14 +58,21 @@ def digit_image(path, index, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["optuna", pytest.param("keras-tuner", marks=pytest.mark.long)])
-def test_search_retrain_and_predict_with_real_training(cli, project, tmp_path, backend):
+@pytest.mark.parametrize(
+    ("backend", "trainer"), [("optuna", "compiled"), pytest.param("keras-tuner", "fit", marks=pytest.mark.long)]
+)
+def test_search_retrain_and_predict_with_real_training(cli, project, tmp_path, backend, trainer):
+    """The digits are compiled unless told otherwise; whatever trains, what is exported is one plain Keras model."""
     space = project / "search_spaces" / "digits.py"
     options = ("--backend", backend, "--name", "real", "--trials", 3, "--epochs", 8)
-    cli("run", space, *options)
+    options += ("--trainer", "fit") if trainer == "fit" else ()
+    done = cli("run", space, *options)
+    assert ("trainer: compiled (JAX)" in done.stderr) == (trainer == "compiled")
+    assert ("programs compiled in" in done.stdout) == (trainer == "compiled")
+    assert Reader(SweepDir(cli.root, "real")).info.trainer == trainer
     trials = Reader(SweepDir(cli.root, "real")).trials()
     assert [t.number for t in trials] == [0, 1, 2] and all(t.state is State.COMPLETE for t in trials)
-    assert all((SweepDir(cli.root, "real").checkpoint(n) / "best.weights.h5").exists() for n in range(3))
+    assert all(best_weights(SweepDir(cli.root, "real").checkpoint(n)) for n in range(3))
     again = cli("run", space, *options)
     assert "already has 3" in again.stdout
 

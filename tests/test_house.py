@@ -15,6 +15,11 @@ FLOORS = [  # lowest first
     {"record", "backends", "executors", "tracking", "training"},
     {
         "run",
+        "keep",
+        "ending",
+        "clock",
+        "cost",
+        "pacing",
         "policy",
         "retrain",
         "finishing",

@@ -12,6 +12,11 @@ from ..sweep import Sweep
 from ..trial import Trial
 
 
+def load_libraries() -> None:
+    """Import what `write_exports` needs, half a second's work, while workers import theirs and nothing else is to be done."""
+    from . import optuna_export  # noqa: F401
+
+
 def write_exports(directory: Path, sweep: Sweep, trials: Sequence[Trial], state: Mapping[str, str]) -> None:
     """Rewrite `directory`/optuna.db, and `directory`/keras_tuner/ for a sweep that Keras Tuner's oracles propose.
 

@@ -51,6 +51,9 @@ class GridBackend:
     def tell(self, number: int, outcome: Outcome) -> None:
         pass
 
+    def needed(self) -> set[int]:
+        return set()
+
     def state(self) -> Mapping[str, str]:
         return {}
 

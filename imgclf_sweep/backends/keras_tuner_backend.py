@@ -20,6 +20,7 @@ from ..text import printable
 from ..trial import Outcome, State, Suggestion, Trial
 from .keras_tuner_oracles import make_oracle
 from .keras_tuner_space import encode, hyperparameters, params_of
+from .keras_tuner_state import entries, is_whole, parts, whole
 from .protocol import Exhausted, Wait
 from .seeding import proposal_seed
 
@@ -27,8 +28,8 @@ from .seeding import proposal_seed
 class KerasTunerBackend:
     """An oracle driven by hand. An oracle sees no epochs, so nothing is pruned: `report` answers False.
 
-    State: `oracle` holds the oracle's own state, `trial/<its id>` its own state of one trial beside our number. Both are
-    exactly what the library writes into a project folder.
+    State: `oracle` holds the oracle's own state, `trial/<its id>` its own state of one trial beside our number, and what the
+    oracle knows of that trial (`keras_tuner_state`). Together they are exactly what the library writes into a project folder.
 
     The key under which an oracle keeps an open trial is our number, not the worker: after a restart another worker may run
     it, and an oracle gives the same key the same trial again until it has ended.
@@ -46,15 +47,16 @@ class KerasTunerBackend:
 
     def _restore(self, state: Mapping[str, str]) -> None:
         try:
-            entries = [json.loads(text) for key, text in state.items() if key.startswith("trial/")]
-            entries.sort(key=lambda entry: int(entry["trial"]["trial_id"]))
+            oracle = whole(state)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                for entry in entries:
+                for entry in entries(state):
                     trial = OracleTrial.from_state(entry["trial"])
                     self._oracle.trials[trial.trial_id] = trial
                     self._ids[int(entry["number"])] = trial.trial_id
-                self._oracle.set_state(json.loads(state["oracle"]))
+                self._oracle.set_state(oracle)
+            if is_whole(json.loads(state["oracle"])):
+                self._changed |= set(self._ids.values())
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise StoreError(f"the oracle's state in the record cannot be read: {printable(repr(error))}") from error
 
@@ -123,17 +125,18 @@ class KerasTunerBackend:
             self._oracle.end_trial(trial)
         self._changed.add(trial.trial_id)
 
+    def needed(self) -> set[int]:
+        with _quiet():
+            promotable = self._oracle.promotable()
+        return {number for number, trial_id in self._ids.items() if trial_id in promotable}
+
     def state(self) -> Mapping[str, str]:
         if not self._changed:
             return {}
         with _quiet():
-            numbers = {trial_id: number for number, trial_id in self._ids.items()}
-            out = {
-                f"trial/{i}": json.dumps({"number": numbers[i], "trial": self._oracle.trials[i].get_state()})
-                for i in sorted(self._changed)
-            }
-            oracle = self._oracle.get_state()
-            out["oracle"] = json.dumps(oracle | {"tried_so_far": sorted(oracle["tried_so_far"])})
+            numbers = {i: number for number, i in self._ids.items() if i in self._changed}
+            changed = {i: (numbers[i], self._oracle.trials[i].get_state()) for i in self._changed}
+            out = parts(self._oracle.get_state(), changed)
         self._changed.clear()
         return out
 

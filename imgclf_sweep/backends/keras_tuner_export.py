@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..sweep import Sweep
+from .keras_tuner_state import entries, whole
 
 WEIGHTS = 5
 """Best trials whose weights are copied along, for `Tuner.get_best_models(n)`: copies, since a Tuner writes over them."""
@@ -28,16 +29,16 @@ def write_project(path: Path, checkpoints: Path, sweep: Sweep, state: Mapping[st
     new = path.with_name(f".{path.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
-    (new / "oracle.json").write_text(state["oracle"], encoding="utf-8")
+    (new / "oracle.json").write_text(json.dumps(whole(state)), encoding="utf-8")
     (new / "tuner0.json").write_text(
         "{}", encoding="utf-8"
     )  # without it a Tuner sees no trial and writes over them all
-    entries = [json.loads(text) for key, text in state.items() if key.startswith("trial/")]
-    for entry in entries:
+    trials = sorted(entries(state), key=lambda entry: int(entry["number"]))  # among equals the first keeps its weights
+    for entry in trials:
         folder = new / f"trial_{entry['trial']['trial_id']}"
         folder.mkdir()
         (folder / "trial.json").write_text(json.dumps(entry["trial"]), encoding="utf-8")
-    scored = [e for e in entries if e["trial"]["status"] == "COMPLETED"]
+    scored = [e for e in trials if e["trial"]["status"] == "COMPLETED"]
     scored.sort(key=lambda e: e["trial"]["score"], reverse=sweep.objective.direction == "max")
     for entry in scored[:WEIGHTS]:
         _copy_weights(checkpoints / str(entry["number"]), new / f"trial_{entry['trial']['trial_id']}")

@@ -1,7 +1,8 @@
 """Keras Tuner's oracles without a Tuner and without files: driven by hand, seeded by number, kept as JSON. Keras Tuner 1.4.8.
 
 What is private there and used here: `_set_project_dir`'s files are never written (`save`, `_save_trial` are replaced),
-`_seed_state`, `_random_state` and `_make_gpr` for the seeds, `_vectorize_trials` for a fault of it. A contract test pins them.
+`_seed_state`, `_random_state` and `_make_gpr` for the seeds, `_vectorize_trials` for a fault of it,
+`_brackets` and `_get_size` for what Hyperband may still promote. Contract tests pin them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class InMemory:
         """Make the next proposal depend on `seed` alone, not on how many numbers were drawn before."""
         self._seed_state = seed
 
+    def promotable(self) -> set[str]:
+        """The ids of the completed trials that a later one may start from."""
+        return set()
+
 
 class RandomOracle(InMemory, RandomSearchOracle):
     """Uniform draws, none twice; exhausted after 20 draws in a row that were tried before."""
@@ -51,6 +56,28 @@ class RandomOracle(InMemory, RandomSearchOracle):
 
 class HyperbandRungs(InMemory, HyperbandOracle):
     """Brackets of successive halving over epochs."""
+
+    def promotable(self) -> set[str]:
+        """In each rung of each open bracket, the best of those not promoted yet: as many as may still get a place in the next.
+
+        As `populate_space` promotes: the best completed first, ties in the order of the rung, and only while more of them are
+        left than the rung loses. A trial that has not ended yet can only push out one of these.
+        """
+        found: set[str] = set()
+        for bracket in self._brackets:
+            sizes = [self._get_size(bracket["bracket_num"], number) for number in range(len(bracket["rounds"]))]
+            coming = sizes[0] - len(bracket["rounds"][0])  # trials that this rung may still get
+            for size, next_size, rung, after in zip(
+                sizes, sizes[1:], bracket["rounds"], bracket["rounds"][1:], strict=False
+            ):
+                promoted = {entry["past_id"] for entry in after}
+                left = [self.trials[entry["id"]] for entry in rung if entry["id"] not in promoted]
+                done = [trial for trial in left if trial.status == "COMPLETED"]
+                coming += len(done) + sum(trial.status == "RUNNING" for trial in left)
+                coming = max(0, min(coming - (size - next_size), next_size - len(after)))
+                done.sort(key=lambda trial: trial.score, reverse=self.objective.direction == "max")
+                found |= {trial.trial_id for trial in done[:coming]}
+        return found
 
 
 class BayesianOracle(InMemory, BayesianOptimizationOracle):

@@ -140,6 +140,9 @@ class OptunaBackend:
             else:
                 self._study.tell(trial, state=states.FAIL)
 
+    def needed(self) -> set[int]:
+        return set()
+
     def state(self) -> Mapping[str, str]:
         return {}
 

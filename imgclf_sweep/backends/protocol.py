@@ -49,6 +49,11 @@ class Backend(Protocol):
         library can say so. No `report` may follow."""
         ...
 
+    def needed(self) -> set[int]:
+        """The finished trials whose best weights a later proposal may start from (its `parent`): those an open bracket of
+        Hyperband may still promote. Of proposals already made the caller knows by itself. Empty where trials start anew."""
+        ...
+
     def state(self) -> Mapping[str, str]:
         """What must be kept in the record to reopen: key -> JSON text, only the entries that changed since the last call.
         The caller commits them in the transaction of the ask or tell that changed them. Empty for a backend that is rebuilt

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -33,17 +34,29 @@ class RandomBackend:
         self._seed = sweep.seed
         self._epochs = sweep.epochs
         self._small = _is_small(sweep.space)
-        self._tried = {trial.number: _key(trial.params) for trial in history}
+        self._keys = {trial.number: _key(trial.params) for trial in history}
+        self._tried = Counter(self._keys.values())
 
     def ask(self, number: int, worker: str) -> Suggestion | Exhausted:
-        tried = {key for n, key in self._tried.items() if n != number}
-        params = self._draw(np.random.default_rng(proposal_seeds(self._seed, number)), tried)
+        self._forget(number)  # asked before, and not used
+        params = self._draw(np.random.default_rng(proposal_seeds(self._seed, number)), self._tried)
         if params is None:
             return Exhausted()
-        self._tried[number] = _key(params)
+        self._note(number, params)
         return Suggestion(number, params, self._epochs)
 
-    def _draw(self, rng: np.random.Generator, tried: set[str]) -> Params | None:
+    def _forget(self, number: int) -> None:
+        key = self._keys.pop(number, None)
+        if key is not None:
+            self._tried[key] -= 1
+            if not self._tried[key]:
+                del self._tried[key]
+
+    def _note(self, number: int, params: Params) -> None:
+        self._keys[number] = _key(params)
+        self._tried[self._keys[number]] += 1
+
+    def _draw(self, rng: np.random.Generator, tried: Container[str]) -> Params | None:
         for _ in range(1 + REDRAWS):
             params = self._space.sample(rng)
             if _key(params) not in tried:
@@ -54,13 +67,17 @@ class RandomBackend:
         return untried[int(rng.integers(len(untried)))] if untried else None
 
     def adopt(self, suggestion: Suggestion) -> None:
-        self._tried[suggestion.number] = _key(suggestion.params)
+        self._forget(suggestion.number)
+        self._note(suggestion.number, suggestion.params)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         return False
 
     def tell(self, number: int, outcome: Outcome) -> None:
         pass
+
+    def needed(self) -> set[int]:
+        return set()
 
     def state(self) -> Mapping[str, str]:
         return {}
@@ -80,7 +97,7 @@ def _is_small(space: SearchSpace) -> bool:
     return True
 
 
-def _untried(space: SearchSpace, tried: set[str]) -> Iterator[Params]:
+def _untried(space: SearchSpace, tried: Container[str]) -> Iterator[Params]:
     return (params for params in space.grid() if _key(params) not in tried)
 
 

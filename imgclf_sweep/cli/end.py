@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..text import printable
 from .options import json_option, root_option
 from .show import chosen, name_argument
+
+if TYPE_CHECKING:
+    from ..record.layout import SweepDir
+    from ..record.write import Record
+    from ..trial import Trial
 
 
 @click.command(epilog="Example:  sweep retrain digits --seeds 3")
@@ -30,29 +36,56 @@ def retrain(
     name: str, root: Path, trial: int | None, seeds: int, epochs: int | None, on: str, workers: int | None
 ) -> None:
     """Train the winner on train+validation, open the test part once, write the final score and export the model."""
-    from ..data.cache import Prepared
     from ..record.layout import find
     from ..record.write import Record
-    from ..retrain import retrain as work
-    from .run import make_executor
 
     directory = find(root, name)
     record = Record.reopen(directory)
     try:
+        _retrain(directory, record, workers, number=trial, seeds=seeds, epochs=epochs, on=on)
+    finally:
+        record.close()
+
+
+def retrain_best(directory: SweepDir, record: Record, workers: int | None) -> None:
+    """What `run --then retrain` ends with: `sweep retrain`, unless the best trial is the one that it was done with before."""
+    best = record.best()
+    if best is None:
+        click.echo("no trial is complete: there is nothing to retrain")
+    elif _is_retrained(directory, best):
+        click.echo(f"trial {best.number} is retrained already: its score and model are in {printable(directory.best)}")
+    else:
+        _retrain(directory, record, workers)
+
+
+def _is_retrained(directory: SweepDir, best: Trial) -> bool:
+    from ..export import MANIFEST
+
+    try:
+        manifest = json.loads((directory.best / MANIFEST).read_text())
+        told = manifest["trial"], manifest["epochs"], manifest["trained_on"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return told == (best.number, best.epoch, "train+validation")
+
+
+def _retrain(directory: SweepDir, record: Record, workers: int | None, **how: Any) -> None:
+    from ..data.cache import Prepared
+    from ..ending import ended_by_signals
+    from ..retrain import retrain as work
+    from .run import make_executor
+
+    with ended_by_signals():
         score = work(
             directory,
             record,
-            lambda setup: make_executor(setup, directory.worker_logs, workers, seeds),
+            lambda setup: make_executor(setup, directory.worker_logs, workers, how.get("seeds", 1)),
             prepared=Prepared.open(Path(record.info.data)),
-            number=trial,
-            seeds=seeds,
-            epochs=epochs,
-            on=on,
             note=lambda line: click.echo(line),
+            **how,
         )
-    finally:
-        record.close()
-    where = directory.best if trial is None else directory.retrained(trial)
+    number = how.get("number")
+    where = directory.best if number is None else directory.retrained(number)
     click.echo(score.words())
     click.echo(f"model, labels, report, pictures and manifest are in {printable(where)}")
     click.echo(f"next:  sweep predict {printable(where)} IMAGE...")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,35 @@ class Duration(click.ParamType):
         if seconds <= 0:
             self.fail(f"{value!r} is not a duration above 0 such as 90s, 30m, 8h or 1h30m", param, ctx)
         return seconds
+
+
+class Deadline(click.ParamType):
+    """Seconds since 1970, from `07:00` or `2026-12-01T07:00`; a time to come."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from ..clock import deadline
+
+        if isinstance(value, float):
+            return value
+        try:
+            return deadline(str(value), time.time())
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+
+
+class CountOrAll(click.ParamType):
+    """A count from 1, or "all"."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "all" or isinstance(value, int):
+            return value
+        if not re.fullmatch("[0-9]{1,9}", str(value)) or int(value) == 0:
+            self.fail(f"{value!r} is neither a number of trials from 1 nor 'all'", param, ctx)
+        return int(value)
 
 
 def root_option(verb: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ from .options import json_option, root_option
 if TYPE_CHECKING:
     from ..record.layout import SweepDir
     from ..record.read import Reader
+    from ..tracking.protocol import TimeLeft
     from ..trial import Trial
 
 
@@ -101,9 +102,13 @@ def _finished(row: dict[str, Any]) -> int:
 def status(name: str | None, root: Path, as_json: bool) -> None:
     """How far a sweep is (default: the newest)."""
     from ..record.read import Reader
+    from ..tracking.progress import time_left
 
     directory = chosen(root, name)
-    row = summary(directory, Reader(directory))
+    reader = Reader(directory)
+    row = summary(directory, reader)
+    left = _time_left(reader) if row["holder"] else None
+    row["time_left"] = asdict(left) if left else None
     if as_json:
         click.echo(json.dumps(row, indent=1))
         return
@@ -117,7 +122,23 @@ def status(name: str | None, root: Path, as_json: bool) -> None:
         )
         click.echo(f"  with {_params(best['params'])}")
     running = f"running as process {holder['pid']} on {printable(holder['host'])}" if holder else "not running"
-    click.echo(f"  {running}")
+    click.echo(f"  {running}" + (f"; {time_left(left)}" if left else ""))
+
+
+def _time_left(reader: Reader) -> TimeLeft:
+    """What a running sweep has still to do, and the end that its run was given, from its record."""
+    from ..clock import End
+    from ..pacing import Pace
+    from ..tracking.protocol import SweepInfo
+    from ..trial import State
+
+    history = reader.trials()
+    opened = reader.events("opened")[-1]
+    limits = [event.data["until"] for event in reader.events("limited") if event.id > opened.id]
+    workers = sum(t.state is State.RUNNING for t in history)  # as many as there seem to be
+    pace = Pace(End(deadline=limits[-1] if limits else None), None, reader.epoch_seconds())
+    pace.opened(SweepInfo(reader.info.name, reader.sweep, reader.info.trials, history, workers))
+    return pace.left()
 
 
 @click.command(epilog="Example:  sweep trials digits --json")

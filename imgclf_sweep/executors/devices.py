@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import BadInput
 from . import memory
 
 WORKER_BYTES = {
     "fit": 1_500_000_000,  # resident size with TensorFlow, a small model and its data, measured on Linux x86-64
+    "compiled": 500_000_000,  # with JAX and a dozen programs, measured there too
     "synthetic": 50_000_000,
 }
 GPU_PART = 0.92  # of a GPU's memory that the workers on it divide; the rest is CUDA's own in each process
 GPU_MEMORY = "IMGCLF_SWEEP_GPU_MEMORY"  # megabytes of its GPU that a worker may take; read by training with TensorFlow
 SHARES = (GPU_MEMORY, "XLA_PYTHON_CLIENT_MEM_FRACTION")
 """The variables that hold a worker to its share of a GPU."""
+NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
+JAX_ON_GPU = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 
 
 def visible_gpus() -> list[str]:
@@ -36,6 +41,20 @@ def _nvidia_smi(*arguments: str) -> str:
     return ""
 
 
+def gpu_bytes(environment: Mapping[str, str]) -> int | None:
+    """The memory of the GPU that a worker with this environment has, or its share of it; None where it has none, or no tensor
+    library that shares one among lanes: JAX with its CUDA plugin."""
+    gpu = environment.get("CUDA_VISIBLE_DEVICES", "")
+    if not gpu or not any(importlib.util.find_spec(name) for name in JAX_ON_GPU):
+        return None
+    part = float(environment.get("XLA_PYTHON_CLIENT_MEM_FRACTION", GPU_PART))
+    with contextlib.suppress(ValueError):
+        return int(
+            part * 2**20 * int(_nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits", "-i", gpu))
+        )
+    return None
+
+
 def plan(
     workers: int | None,
     gpus: int | None,
@@ -47,8 +66,8 @@ def plan(
 ) -> list[dict[str, str]]:
     """The environment variables of each worker to start: its GPU and share of it, or its share of the processor's threads.
 
-    workers, gpus, workers_per_gpu: as asked for; None: one worker a GPU, or one for every two cores. At most `most`, and as
-    many as free memory holds: `note` is told when those are fewer.
+    workers, gpus, workers_per_gpu: as asked for; None: one worker a GPU, or one for every two cores, compiled for every core.
+    At most `most`, and as many as free memory holds: `note` is told when those are fewer.
     Raises: BadInput for GPUs that are not there.
     """
     there = visible_gpus()
@@ -57,13 +76,16 @@ def plan(
     chosen = there if gpus is None else there[:gpus]
     if workers_per_gpu and not chosen:
         raise BadInput(f"--workers-per-gpu {workers_per_gpu}: this machine has {_gpus(len(there))} to use")
-    places = len(chosen) * (workers_per_gpu or 1) if chosen else max(1, (os.cpu_count() or 1) // 2)
+    if trainer == "compiled" and not any(importlib.util.find_spec(name) for name in JAX_ON_GPU):
+        chosen = []
+    cores = 1 if trainer == "compiled" else 2  # compiled, two workers of one thread did twice the work of one with two
+    places = len(chosen) * (workers_per_gpu or 1) if chosen else max(1, (os.cpu_count() or 1) // cores)
     if workers_per_gpu and workers and workers > places:
         raise BadInput(f"--workers {workers}: {_gpus(len(chosen))} with {workers_per_gpu} workers each make {places}")
     wanted = places if workers is None else max(workers, 1)
     count = _held_by_memory(min(wanted, most), trainer, note)
     environments = worker_environments(count, chosen)
-    return [{"CUDA_VISIBLE_DEVICES": ""} | env for env in environments] if there and not chosen else environments
+    return [NO_GPU | env for env in environments] if there and not chosen else environments
 
 
 def _held_by_memory(count: int, trainer: str, note: Callable[[str], None]) -> int:
@@ -95,8 +117,9 @@ def worker_environments(workers: int, gpus: Sequence[str]) -> list[dict[str, str
     if workers == 1:
         return [{}]
     share = str(max(1, (os.cpu_count() or 1) // workers))
-    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS")
-    return [dict.fromkeys(names, share) for _ in range(workers)]
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
+    flags = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()} if share == "1" else {}
+    return [dict.fromkeys(names, share) | flags for _ in range(workers)]
 
 
 def _share(gpu: str, sharing: int) -> dict[str, str]:

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Sequence
 
-from ..training.protocol import Job, Reply, Setup, Trainer
+from ..training.protocol import Compilations, Job, Reply, Setup, Trainer
 from ..trial import Measurement
 from .protocol import Ended, Event, Measured, Resumed
 
@@ -66,6 +66,10 @@ class InProcessExecutor:
 
     def reply(self, slot: str, token: str, reply: Reply) -> None:
         self._replies.put(reply)
+
+    @property
+    def compilations(self) -> Compilations:
+        return getattr(self._trainer, "compilations", Compilations())
 
     def close(self) -> None:
         if self._thread is not None and self._thread.is_alive():

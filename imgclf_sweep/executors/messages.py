@@ -8,6 +8,7 @@ from typing import Any
 
 from ..child import ProtocolError
 from ..space import frozen
+from ..training.protocol import Compilations
 from ..trial import Kind, Measurement, Outcome, State
 
 
@@ -35,6 +36,21 @@ def measurements_from_json(data: Any) -> tuple[Measurement, ...]:
     if [m.epoch for m in found] != list(range(found[0].epoch, found[0].epoch + len(found))):
         raise ProtocolError("measurements of epochs that do not follow each other")
     return found
+
+
+def messages_from_json(data: Any) -> list[dict[str, Any]]:
+    """What a worker with several lanes says in one turn.  Raises: ProtocolError for anything but a list of messages."""
+    if not isinstance(data, list) or not all(isinstance(m, dict) and isinstance(m.get("type"), str) for m in data):
+        raise ProtocolError("a round without a list of messages")
+    return data
+
+
+def compilations_from_json(data: Any) -> Compilations:
+    """Raises: ProtocolError."""
+    try:
+        return Compilations(int(data["compiled"]), float(data["seconds"]), int(data["cached"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError(f"compilations that are none: {error!r}") from None
 
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""Worker processes on this machine: one a slot, kept warm, replaced when they die, leak or hang; one more stands ready."""
+"""Worker processes on this machine: kept warm, replaced when they die, leak or hang; one more stands ready.
+
+A worker has one slot, "w0", or, where it trains several jobs side by side, one for each: "w0.0", "w0.1", ...
+"""
 
 from __future__ import annotations
 
 import contextlib
 import selectors
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,28 +15,27 @@ from typing import Any
 from ..child import ProtocolError
 from ..errors import StoreError
 from ..text import printable
-from ..training.protocol import Job, Reply, Setup
+from ..training.protocol import Compilations, Job, Reply, Setup
 from ..trial import Kind
+from . import deaths, memory
 from . import logs as files
-from . import memory
+from .deaths import describe, no_process
 from .devices import SHARES
-from .messages import measurement_from_json, measurements_from_json, outcome_from_json
+from .messages import compilations_from_json, measurements_from_json, messages_from_json, outcome_from_json
 from .protocol import Ended, Event, Gone, Measured, Resumed
 from .worker_process import Limits, Worker
 
-BROKEN_BY_ITSELF = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGBUS, signal.SIGFPE}
 START_ATTEMPTS = 3  # a worker that dies this often before it is ready never will be
 LOOK_SECONDS = 0.25  # between looks at the workers' memory, logs and limits
 SLEPT_SECONDS = 2.0  # a longer gap between two looks means that we were suspended or busy: nobody is judged by it
-MEMORY_PART = 0.8  # of the memory limit; with that much in our hands, a SIGKILL from nowhere was for memory
 
 
 class ProcessExecutor:
     """Implements `Executor` with spawned worker processes.
 
     environments: one dict of environment variables a worker (its devices, its share of threads); their number is the number
-    of slots, unless the system refuses so many processes: then `note` is told.   logs: the directory where what workers print
-    goes, one file a slot.
+    of workers, unless the system refuses so many processes: then `note` is told.   logs: the directory where what workers print
+    goes, one file a worker.
     Raises: StoreError where no worker process can be made at all; from `wait`, when a worker cannot be made to work: the data
     is gone, say.
     """
@@ -53,34 +54,37 @@ class ProcessExecutor:
         self._limits = limits or Limits()
         self._common = dict(environments[0].items() & set.intersection(*(set(e.items()) for e in environments)))
         self._environments = {f"w{i}": env for i, env in enumerate(environments)}
+        self._slots = {name: _slots(name, setup.lanes) for name in self._environments}
         self._workers: dict[str, Worker] = {}
         self._spare: Worker | None = None
         self._failed_starts = 0
         self._looked = time.monotonic()
         self._kills = memory.oom_kills()
         self._jobs = 0
+        self._compiled: dict[int, Compilations] = {}  # by the worker's process
         try:
             self._selector = selectors.DefaultSelector()
-            for slot in self._environments:
-                self._employ(slot)
+            for name in self._environments:
+                self._employ(name)
         except OSError as error:
             if not self._workers:
-                raise StoreError(_no_process(error)) from error
-            note(f"{len(self._workers)} instead of {len(environments)} workers: {_no_process(error)}")
-        self.slots: Sequence[str] = tuple(self._workers)
+                raise StoreError(no_process(error)) from error
+            note(f"{len(self._workers)} instead of {len(environments)} workers: {no_process(error)}")
+        self.slots: Sequence[str] = [self._slots[name][lane] for lane in range(setup.lanes) for name in self._workers]
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
-    def _employ(self, slot: str, whole: bool = False) -> Worker:
-        """A worker for this slot, at work on its setup: the spare one if there is one. whole: not held to its share of a GPU."""
-        env = {k: v for k, v in self._environments[slot].items() if not (whole and k in SHARES)}
+    def _employ(self, name: str, whole: bool = False) -> Worker:
+        """A worker of this name, at work on its setup: the spare one if there is one. whole: not held to its share of a GPU."""
+        env = {k: v for k, v in self._environments[name].items() if not (whole and k in SHARES)}
         worker, self._spare = self._spare, None
         if worker is None or not worker.env.items() <= env.items():
             self._dismiss(worker)
-            worker = self._spawn(self._log(slot), env)
-        worker.slot, worker.log, worker.alone = slot, self._log(slot), whole and env != self._environments[slot]
+            worker = self._spawn(self._log(name), env)
+        worker.name, worker.slots, worker.log = name, self._slots[name], self._log(name)
+        worker.alone = whole and env != self._environments[name]
         worker.send({"type": "setup", "setup": self._setup.to_json(), "env": env, "log": str(worker.log)})
-        self._workers[slot] = worker
+        self._workers[name] = worker
         return worker
 
     def _spawn(self, log: Path, env: Mapping[str, str]) -> Worker:
@@ -88,8 +92,8 @@ class ProcessExecutor:
         self._selector.register(worker.child, selectors.EVENT_READ, worker)
         return worker
 
-    def _log(self, slot: str) -> Path:
-        return self._logs / f"{slot}.log"
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
 
     def _dismiss(self, worker: Worker | None, grace: float = 0) -> int:
         """End a worker and all it started; returns its exit status.   grace: seconds to die by itself, if it is dying."""
@@ -99,8 +103,8 @@ class ProcessExecutor:
             self._selector.unregister(worker.child)
         if worker is self._spare:
             self._spare = None
-        elif worker.slot is not None:
-            self._workers.pop(worker.slot, None)
+        elif worker.name is not None:
+            self._workers.pop(worker.name, None)
         return worker.child.close(grace)
 
     def _keep_a_spare(self) -> None:
@@ -123,40 +127,42 @@ class ProcessExecutor:
 
     def start(self, slot: str, job: Job) -> None:
         worker = self._worker(slot)
-        assert worker.job is None, f"{slot} is busy"
+        assert slot not in worker.jobs, f"{slot} is busy"
         self._jobs += 1
-        worker.begin(job)
+        worker.begin(slot, job)
         self._keep_a_spare()
 
     def pid(self, slot: str) -> int:
         return self._worker(slot).pid
 
     def _worker(self, slot: str) -> Worker:
-        worker = self._workers.get(slot)
-        return worker if worker is not None else self._replace(slot)
+        worker = self._workers.get(_name(slot))
+        return worker if worker is not None else self._replace(_name(slot))
 
-    def _replace(self, slot: str) -> Worker:
+    def _replace(self, name: str) -> Worker:
         try:
-            return self._employ(slot)
+            return self._employ(name)
         except OSError as error:
-            raise StoreError(_no_process(error)) from error
+            raise StoreError(no_process(error)) from error
 
     def neighbours(self, slot: str) -> Sequence[str]:
-        device = self._environments[slot].get("CUDA_VISIBLE_DEVICES")
-        same = [s for s in self.slots if self._environments[s].get("CUDA_VISIBLE_DEVICES") == device]
-        return [s for s in same if s != slot]
+        device = {name: env.get("CUDA_VISIBLE_DEVICES") for name, env in self._environments.items()}
+        return [s for s in self.slots if s != slot and device[_name(s)] == device[_name(slot)]]
 
     def alone(self, slot: str) -> None:
+        name = _name(slot)
         for worker in [self._spare, *self._workers.values()]:
-            if worker is not None and worker.slot != slot:
+            if worker is not None and worker.name != name:
                 self._dismiss(worker)
-        if set(SHARES) & set(self._environments[slot]):
-            self._dismiss(self._workers.get(slot))
-            self._employ(slot, whole=True)
+        if set(SHARES) & set(self._environments[name]):
+            self._dismiss(self._workers.get(name))
+            self._employ(name, whole=True)
 
     def wait(self, timeout: float) -> list[Event]:
         events: list[Event] = []
         deadline = time.monotonic() + timeout
+        for worker in self._workers.values():  # all that was heard is answered, and free slots have new jobs
+            worker.go()
         while True:
             left = max(0.0, deadline - time.monotonic())
             for key, _ in self._selector.select(min(left, LOOK_SECONDS)):
@@ -166,9 +172,13 @@ class ProcessExecutor:
                 return events
 
     def reply(self, slot: str, token: str, reply: Reply) -> None:
-        worker = self._workers.get(slot)
+        worker = self._workers.get(_name(slot))
         if worker is not None:
-            worker.child.send({"type": "reply", "token": token, "reply": reply.value})
+            worker.answer(slot, token, reply)
+
+    @property
+    def compilations(self) -> Compilations:
+        return sum(self._compiled.values(), Compilations())
 
     def close(self) -> None:
         for worker in [self._spare, *self._workers.values()]:
@@ -192,34 +202,55 @@ class ProcessExecutor:
         return events
 
     def _understand(self, worker: Worker, message: Mapping[str, Any]) -> Iterator[Event]:
-        kind, slot, token = message["type"], worker.slot, message.get("token")
+        kind = message["type"]
         if kind == "warm":
             worker.warm = True
         elif kind == "ready":
             worker.now_ready(message.get("recycle_after"))
             self._failed_starts = 0
         elif kind == "unusable":
-            raise StoreError(f"worker {slot} cannot start: {printable(message.get('reason'))}")
-        elif kind == "measured" and slot is not None:
-            yield Measured(slot, str(token), measurement_from_json(message.get("measurement")))
-        elif kind == "resumed" and slot is not None:
-            yield Resumed(slot, str(token), measurements_from_json(message.get("measurements")))
-        elif kind == "ended" and slot is not None:
-            outcome = message.get("outcome")
-            yield Ended(slot, str(token), None if outcome is None else outcome_from_json(outcome))
-            if worker.job is not None and worker.job.token == token:
-                worker.job_ended()
-                self._renew(worker)
+            raise StoreError(f"worker {worker.name} cannot start: {printable(message.get('reason'))}")
+        elif kind == "compiled":
+            self._compiled[worker.pid] = compilations_from_json(message)
+        elif kind == "round" and not worker.our_turn:
+            worker.our_turn = True
+            for each in messages_from_json(message.get("messages")):
+                yield from self._heard(worker, each)
         elif kind != "beat":
+            yield from self._heard(worker, message)
+
+    def _heard(self, worker: Worker, message: Mapping[str, Any]) -> Iterator[Event]:
+        """What became of a job."""
+        kind, token = message["type"], str(message.get("token"))
+        if kind not in ("measured", "resumed", "ended") or worker.name is None:
             raise ProtocolError(f"a message of unknown type {printable(kind)}")
+        held_in = worker.slot_of(token)
+        slot = held_in or worker.slots[0]  # of a job that it does not have: whoever asked for events knows what to do
+        if kind == "ended":
+            outcome = message.get("outcome")
+            stopped = held_in is not None and worker.jobs[held_in].stopped
+            if stopped and outcome is None:
+                yield Gone(slot, token, Kind.TIMEOUT, worker.late)
+            else:
+                yield Ended(slot, token, None if outcome is None else outcome_from_json(outcome))
+            if held_in is not None:
+                worker.job_ended(held_in)
+                self._renew(worker)
+            return
+        measurements = measurements_from_json(
+            message.get("measurements") if kind == "resumed" else [message.get("measurement")]
+        )
+        worker.unanswered += 1
+        worker.epoch_ended(max(m.seconds for m in measurements))
+        yield Resumed(slot, token, measurements) if kind == "resumed" else Measured(slot, token, measurements[0])
 
     def _renew(self, worker: Worker) -> None:
         """Between two jobs: replace a worker that leaks, and an old one as soon as that costs no time."""
         ready = self._spare is not None and self._spare.warm
-        if worker.leaks or worker.alone or (worker.old and ready):
-            assert worker.slot is not None
+        if not worker.jobs and (worker.leaks or worker.alone or (worker.old and ready)):
+            assert worker.name is not None
             self._dismiss(worker)
-            self._replace(worker.slot)
+            self._replace(worker.name)
 
     # -- what they do not say ----------------------------------------------------------------------------------------
 
@@ -243,44 +274,32 @@ class ProcessExecutor:
     def _bury(self, worker: Worker, why: tuple[Kind, str] | None) -> list[Event]:
         """The worker is dead or, if we say why, must be: collect it, say what became of its job, and have the next one."""
         everyone = sum(w.memory for w in self._workers.values())
+        late = {slot for slot, held in worker.jobs.items() if worker.is_late(held)}
         was_spare = worker is self._spare
         status = self._dismiss(worker, grace=0 if why else 2)
         if not (worker.ready or worker.warm):
             self._failed_starts += 1
             if self._failed_starts >= START_ATTEMPTS:
                 raise StoreError(
-                    f"worker {worker.slot or 'to spare'} dies while starting ({describe(status)}); "
+                    f"worker {worker.name or 'to spare'} dies while starting ({describe(status)}); "
                     f"its output is in {printable(worker.log)}"
                 )
         if was_spare:
             return []
-        assert worker.slot is not None
-        self._replace(worker.slot)
-        if worker.job is None:
+        assert worker.name is not None
+        self._replace(worker.name)
+        if not worker.jobs:
             return []
-        kind, reason = why or self._explain(status, everyone)
-        return [Gone(worker.slot, worker.job.token, kind, reason)]
-
-    def _explain(self, status: int, had: int) -> tuple[Kind, str]:
-        """What a death that we did not cause tells.  had: bytes of memory that all workers had when last seen."""
-        reason = f"the worker {describe(status)}"
-        if status >= 0 or -status in BROKEN_BY_ITSELF:
-            return Kind.CRASH, reason
-        kills, self._kills = self._kills, memory.oom_kills()
-        limit = memory.limit()
-        if status == -signal.SIGKILL and (self._kills > kills or (limit and had > MEMORY_PART * limit)):
-            return Kind.OOM_HOST, f"{reason} for want of memory: the workers had {had / 1e9:.1f} GB"
-        return Kind.LOST, reason
+        if why is None:
+            kills, self._kills = self._kills, memory.oom_kills()
+            why = deaths.explain(status, everyone, oom=self._kills > kills)
+        return list(deaths.gone(worker, late, *why))
 
 
-def describe(status: int) -> str:
-    """An exit status as `subprocess` gives it, in words."""
-    if status < 0:
-        with contextlib.suppress(ValueError):
-            return f"was killed by {signal.Signals(-status).name}"
-        return f"was killed by signal {-status}"
-    return f"exited with status {status}"
+def _slots(name: str, lanes: int) -> tuple[str, ...]:
+    return (name,) if lanes == 1 else tuple(f"{name}.{lane}" for lane in range(lanes))
 
 
-def _no_process(error: OSError) -> str:
-    return f"the system refuses another process ({printable(error.strerror or error)})"
+def _name(slot: str) -> str:
+    """The worker that has a slot."""
+    return slot.split(".")[0]

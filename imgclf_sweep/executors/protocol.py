@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..training.protocol import Job, Reply
+from ..training.protocol import Compilations, Job, Reply
 from ..trial import Kind, Measurement, Outcome
 
 
@@ -80,6 +80,11 @@ class Executor(Protocol):
 
     def reply(self, slot: str, token: str, reply: Reply) -> None:
         """Answer a `Measured` or `Resumed`: exactly once for each, unless the slot is gone."""
+        ...
+
+    @property
+    def compilations(self) -> Compilations:
+        """What its trainers have compiled, all together, as far as they have told."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The child module of a worker: one trainer, one job after another, until its parent closes the pipe."""
+"""The child module of a worker: one trainer, one job after another or several in rounds, until its parent closes the pipe."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from ..child import Channel, connect
 from ..errors import SweepError
 from ..text import printable
-from ..training.failures import environment_reason
-from ..training.protocol import Job, Reply, Setup, Trainer
-from ..trial import Kind, Measurement, Outcome, State
+from ..training.failures import surroundings
+from ..training.protocol import Compilations, Job, LaneTrainer, Reply, Setup, Trainer
+from ..trial import Measurement, Outcome
 from .messages import measurement_to_json, outcome_to_json
+from .rounds import Rounds
 
 
 def main() -> None:
@@ -30,15 +33,42 @@ def main() -> None:
             channel.send(type="warm")
             command = channel.receive()
         _become(command)
-        trainer = training.open_trainer(Setup.from_json(command["setup"]))
+        setup = Setup.from_json(command["setup"])
+        if setup.lanes > 1:
+            lanes = training.open_lanes(setup)
+            serve, recycle_after = Rounds(channel, lanes, Compiled(channel, lanes).tell).serve, lanes.recycle_after
+        else:
+            trainer = training.open_trainer(setup)
+            serve, recycle_after = partial(_serve, channel, trainer), trainer.recycle_after
     except Exception as error:
         known = isinstance(error, SweepError)
         channel.send(type="unusable", reason=str(error) if known else f"{type(error).__name__}: {printable(error)}")
         return
-    channel.send(type="ready", recycle_after=trainer.recycle_after)
+    channel.send(type="ready", recycle_after=recycle_after)
+    serve()
+
+
+class Compiled:
+    """Says what a trainer has compiled, whenever that is more than before."""
+
+    def __init__(self, channel: Channel, trainer: Trainer | LaneTrainer) -> None:
+        self._channel, self._trainer = channel, trainer
+        self._told = Compilations()
+
+    def tell(self) -> None:
+        now = getattr(self._trainer, "compilations", self._told)
+        if now != self._told:
+            self._channel.send(type="compiled", **asdict(now))
+            self._told = now
+
+
+def _serve(channel: Channel, trainer: Trainer) -> None:
+    """One job after another."""
+    compiled = Compiled(channel, trainer)
     while True:
         job = Job.from_json(channel.receive()["job"])
         outcome = _train(channel, trainer, job)
+        compiled.tell()
         channel.send(type="ended", token=job.token, outcome=None if outcome is None else outcome_to_json(outcome))
 
 
@@ -64,10 +94,7 @@ def _train(channel: Channel, trainer: Trainer, job: Job) -> Outcome | None:
     try:
         return trainer.train(job, lambda m: _report(channel, job, m), lambda earlier: _resumed(channel, job, earlier))
     except (SweepError, OSError) as error:
-        reason = str(error) if isinstance(error, SweepError) else environment_reason(error)
-        if reason is None:
-            raise
-        return Outcome(State.FAILED, kind=Kind.ENVIRONMENT, reason=reason)
+        return surroundings(error)
 
 
 def _report(channel: Channel, job: Job, measurement: Measurement) -> Reply:

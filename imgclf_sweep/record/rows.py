@@ -84,6 +84,10 @@ class View(ABC):
         """A trial's epochs in order, of its last attempt: `{"epoch": 1, "val_accuracy": 0.5, ...}`."""
         return self._read(lambda connection: metrics(connection, number))
 
+    def epoch_seconds(self) -> dict[int, dict[int, float]]:
+        """What each measured epoch took: trial -> epoch -> seconds, of the last attempt that measured it."""
+        return self._read(epoch_seconds)
+
     def state(self) -> dict[str, str]:
         """What the search backend asked to be kept: key -> JSON text."""
         return self._read(lambda connection: dict(connection.execute("SELECT key, json FROM backend_state")))
@@ -155,6 +159,15 @@ def best(found: Iterable[Trial], objective: Objective) -> Trial | None:
         if winner is None or objective.better(trial.value, winner.value):
             winner = trial
     return winner
+
+
+def epoch_seconds(connection: sqlite3.Connection) -> dict[int, dict[int, float]]:
+    found: dict[int, dict[int, float]] = {}
+    for number, epoch, seconds in connection.execute(
+        "SELECT a.trial, m.epoch, m.seconds FROM attempt a CROSS JOIN measurement m ON m.attempt = a.id ORDER BY a.trial, a.n"
+    ):
+        found.setdefault(number, {})[epoch] = seconds
+    return found
 
 
 def events(connection: sqlite3.Connection, kind: str | None) -> list[Event]:

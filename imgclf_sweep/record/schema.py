@@ -1,7 +1,8 @@
 """The database of a record: its tables, how it is opened, and its errors in plain words.
 
 WAL and synchronous=FULL: a commit that returned is on disk and survives `kill -9`, and as far as the disk honours fsync the
-loss of power; readers see the last commit and never block the writer. Everything that is not a number is text or JSON.
+loss of power; the writer sets NORMAL for starts and epochs, which the next outcome takes to the disk. Readers see the last commit
+and never block the writer. Everything that is not a number is text or JSON.
 """
 
 from __future__ import annotations

@@ -33,8 +33,9 @@ OWNER_GONE = "the run that had started it ended without finishing it"
 class Record(View):
     """A sweep's record, open for writing. Used from one thread; a context manager that closes it.
 
-    Every method commits before it returns, or joins the `transaction` around it. What SQLite and the disk refuse is raised as
-    StoreError; the record is then as it was before.
+    Every method commits before it returns, or joins the `transaction` around it. A commit survives `kill -9`; outcomes and events
+    wait for the disk as well, starts and epochs do not (`transaction`). What SQLite and the disk refuse is raised as StoreError;
+    the record is then as it was before.
     """
 
     def __init__(self, directory: SweepDir, lock: Lock) -> None:
@@ -42,6 +43,7 @@ class Record(View):
         self._lock = lock
         self.notes: list[str] = []  # what the user should hear about how it was opened
         self._since_backup = 0
+        self._durable = True  # as `connect` makes it
         with schema.storing(directory.database):
             self._connection = schema.connect(directory.database)
         try:
@@ -143,16 +145,22 @@ class Record(View):
         self._refresh()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
         """All or nothing: what is written inside is committed at the end, or undone if an exception leaves the block.
 
-        Inside another it joins that: undone alone if its own block raises, committed with the outer one.
+        Inside another it joins that: undone alone if its own block raises, committed with the outer one, durable if that is.
+
+        durable: wait until it is on the disk. Otherwise it survives a kill all the same, but the loss of power only from the
+        next durable commit on, which takes it along: for what a trial that runs again writes again.
         """
         connection = self._connection
         begin, commit, undo = "BEGIN IMMEDIATE", "COMMIT", ["ROLLBACK"]
         if connection.in_transaction:
             begin, commit, undo = "SAVEPOINT inner", "RELEASE inner", ["ROLLBACK TO inner", "RELEASE inner"]
         with schema.storing_rows(self.directory.database):
+            if durable is not self._durable and not connection.in_transaction:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
             connection.execute(begin)
             try:
                 yield
@@ -189,7 +197,7 @@ class Record(View):
     def start(self, number: int, worker: str, pid: int) -> str:
         """Begin an attempt of a QUEUED trial: RUNNING. Returns its token.  Raises: ValueError if it is not QUEUED."""
         token = secrets.token_hex(8)
-        with self.transaction():
+        with self.transaction(durable=False):  # lost, the trial is QUEUED as it would be anyway
             row = self._connection.execute("SELECT state, attempts FROM trial WHERE number = ?", (number,)).fetchone()
             if row is None or row[0] != State.QUEUED:
                 raise ValueError(f"trial {number} is {row[0] if row else 'unknown'}, not QUEUED")
@@ -209,7 +217,7 @@ class Record(View):
         Raises: ValueError for a value that is not finite or an epoch that this attempt has measured before.
         """
         m = measurement
-        with self.transaction():
+        with self.transaction(durable=False):
             if not self._live(number, token, "measurement"):
                 return False
             if not all(math.isfinite(value) for value in m.metrics.values()):
@@ -230,7 +238,7 @@ class Record(View):
     def resumed(self, number: int, token: str, measurements: Sequence[Measurement]) -> bool:
         """The live attempt goes on from a checkpoint: the epochs that earlier ones measured up to it become its own too, so that
         its curve is whole. False, and a "late" event, when the token is not the live one's."""
-        with self.transaction():
+        with self.transaction(durable=False):
             if not self._live(number, token, "resumption"):
                 return False
             for measurement in measurements:

@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, TextIO
 
 from ..text import printable
 from ..trial import Measurement, Outcome, Suggestion
-from .progress import Progress, counts_text, duration, outcome_text, params_text
-from .protocol import SweepInfo
+from .progress import Progress, counts_text, duration, outcome_text, params_text, time_left
+from .protocol import SweepInfo, TimeLeft
 
 if TYPE_CHECKING:
     from .live import Display
+
+
+FEW = 12  # trials at a time that have a line each for what happens to all of them at once
+EVERY = 60.0  # seconds, at least, between two lines on the time left, where no display shows it all the time
 
 
 def is_live(stream: TextIO) -> bool:
@@ -39,7 +43,7 @@ def _encoding(stream: TextIO) -> str:
 class ConsoleTracker:
     """stream: where to write, default standard output. live: force the moving display on or off; default, see `is_live`.
 
-    clock: seconds that only rise.
+    clock: seconds that only rise.   left: the time that the run will still take.
     """
 
     def __init__(
@@ -48,22 +52,28 @@ class ConsoleTracker:
         *,
         live: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
+        left: Callable[[], TimeLeft] | None = None,
     ) -> None:
         self._stream = sys.stdout if stream is None else stream
         self._live = is_live(self._stream) if live is None else live
-        self._clock = clock
+        self._clock, self._left = clock, left
+        self._said = 0.0  # when the time left was said last
         self._display: Display | None = None
         self._progress: Progress | None = None
         self._broken = False
+        self._gathered: list[tuple[int, str, str]] = []  # trial, what to say of it, and of it among others
 
     def opened(self, info: SweepInfo) -> None:
         progress = self._progress = Progress(info, self._clock())
+        self._said = progress.began
         sweep = info.sweep
         search = f"{sweep.backend} {sweep.sampler_name}" + (
             "" if sweep.pruner_name == "none" else f"/{sweep.pruner_name}"
         )
         recorded = f", {progress.done} of them recorded already" if progress.done else ""
-        workers = f"{info.workers} worker{'' if info.workers == 1 else 's'}" if info.workers else "in this process"
+        count = info.workers // info.lanes
+        workers = f"{count} worker{'' if count == 1 else 's'}" if count else "in this process"
+        workers += f" of {info.lanes} trials at a time" if info.lanes > 1 else ""
         direction = "higher" if sweep.objective.direction == "max" else "lower"
         self._line(
             f"sweep {printable(info.name)}: {info.trials} trials{recorded}, {search}, {workers}; "
@@ -73,7 +83,7 @@ class ConsoleTracker:
             from .live import Display  # rich is not needed anywhere else
 
             with self._quietly():
-                self._display = Display(self._stream, progress, self._clock)
+                self._display = Display(self._stream, progress, self._clock, self._left or TimeLeft)
 
     def started(self, suggestion: Suggestion, attempt: int) -> None:
         if self._progress:
@@ -83,7 +93,8 @@ class ConsoleTracker:
     def resumed(self, suggestion: Suggestion, measurements: Sequence[Measurement]) -> None:
         if self._progress:
             self._progress.measured(suggestion, measurements[-1])
-        self._line(f"trial {suggestion.number:<4d} goes on after epoch {measurements[-1].epoch} of {suggestion.epochs}")
+        after = f"after epoch {measurements[-1].epoch} of {suggestion.epochs}"
+        self._said_of(suggestion, f"goes on {after}", f"go on {after}")
 
     def measured(self, suggestion: Suggestion, measurement: Measurement, best: float) -> None:
         if self._progress:
@@ -99,17 +110,43 @@ class ConsoleTracker:
             f"trial {suggestion.number:<4d} {outcome.state.value:<8s}  {outcome_text(suggestion, outcome, metric)}"
             f"{'  best so far' if best else ''}  {duration(outcome.seconds)}  {params_text(suggestion.params)}"
         )
+        self._say_time_left(self._progress)
+
+    def _say_time_left(self, progress: Progress) -> None:
+        now = self._clock()
+        if self._left and not self._display and now - self._said >= EVERY and progress.done < progress.info.trials:
+            self._said = now
+            self._line(f"{progress.done} of {progress.info.trials} trials done, {time_left(self._left())}")
 
     def interrupted(self, suggestion: Suggestion, reason: str) -> None:
         if self._progress:
             self._progress.interrupted(suggestion)
-        self._line(f"trial {suggestion.number:<4d} interrupted: {printable(reason)}; it will run again")
+        said = f"interrupted: {printable(reason)};"
+        self._said_of(suggestion, f"{said} it will run again", f"{said} they will run again")
 
     def note(self, line: str) -> None:
         self._line(printable(line))
 
     def tick(self) -> None:
+        self._say_gathered()
         self._refresh()
+
+    def _said_of(self, suggestion: Suggestion, text: str, of_many: str) -> None:
+        """A line on a trial; where many are trained at a time, one for all of which the same is said in a row."""
+        if not self._progress or self._progress.info.workers <= FEW:
+            self._line(f"trial {suggestion.number:<4d} {text}")
+            return
+        if self._gathered and self._gathered[0][2] != of_many:
+            self._say_gathered()
+        self._gathered.append((suggestion.number, text, of_many))
+
+    def _say_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if len(gathered) == 1:
+            self._line(f"trial {gathered[0][0]:<4d} {gathered[0][1]}")
+        elif gathered:
+            numbers = [number for number, _, _ in gathered]
+            self._line(f"{len(gathered)} trials, {min(numbers)} to {max(numbers)}, {gathered[0][2]}")
 
     def closed(self, ending: str) -> None:
         """Take the display down, sum up, and print `ending`: how the run ended and what to type next, in lines."""
@@ -139,6 +176,8 @@ class ConsoleTracker:
 
     def _line(self, text: str) -> None:
         """One line, above the display where there is one."""
+        if self._gathered:
+            self._say_gathered()
         if self._broken:
             return
         encoding = _encoding(self._stream)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ..text import printable
 from .progress import Progress, counts_text, duration, params_text, time_left
+from .protocol import TimeLeft
 
 INTERVAL = 0.2  # seconds between two drawings
 ROWS = 12  # running trials shown at most
@@ -33,8 +34,16 @@ class Display:
     Text is handed to rich as `Text`, never as markup. Raises: OSError from any method where the terminal is gone.
     """
 
-    def __init__(self, stream: TextIO, progress: Progress, clock: Callable[[], float], *, record: bool = False) -> None:
-        self._progress, self._clock = progress, clock
+    def __init__(
+        self,
+        stream: TextIO,
+        progress: Progress,
+        clock: Callable[[], float],
+        left: Callable[[], TimeLeft] = TimeLeft,
+        *,
+        record: bool = False,
+    ) -> None:
+        self._progress, self._clock, self._left = progress, clock, left
         self.console = _Console(file=stream, force_terminal=True, highlight=False, record=record)
         self._drawn = clock()
         self._live = Live(
@@ -77,7 +86,7 @@ class Display:
         row.add_row(
             Text(f"{progress.done}/{total} trials", style="bold"),
             ProgressBar(total=max(total, 1), completed=min(now, total), width=24),
-            Text(f"elapsed {duration(self._clock() - progress.began)}, {time_left(progress.left())}"),
+            Text(f"elapsed {duration(self._clock() - progress.began)}, {time_left(self._left())}"),
         )
         return Group(row, Text(counts_text(progress.counts), style="dim"))
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from ..space import Value
 from ..text import printable
 from ..trial import Measurement, Outcome, State, Suggestion
-from .protocol import SweepInfo
-
-SPREAD = 1.3  # standard deviations either side of the estimated time left: about four in five
+from .protocol import SweepInfo, TimeLeft
 
 
 @dataclass
@@ -39,7 +37,6 @@ class Progress:
     counts: dict[State, int] = field(default_factory=lambda: dict.fromkeys(ENDS, 0))
     running: dict[int, Running] = field(default_factory=dict)
     best: tuple[Suggestion, Outcome] | None = None
-    durations: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for trial in self.info.history:
@@ -66,28 +63,12 @@ class Progress:
         """Returns whether this trial is the best so far. Only a complete one can be."""
         self.running.pop(suggestion.number, None)
         self.counts[outcome.state] += 1
-        self.durations.append(outcome.seconds)
         if outcome.state is not State.COMPLETE or outcome.value is None:
             return False
         if not self.info.sweep.objective.better(outcome.value, self.best[1].value if self.best else None):
             return False
         self.best = suggestion, outcome
         return True
-
-    def left(self) -> tuple[float, float] | None:
-        """The seconds left as a range, from how long trials took so far; None before the first has ended."""
-        if not self.durations:
-            return None
-        trials = max(self.info.trials - self.done, 0) - sum(r.part for r in self.running.values())
-        count = len(self.durations)
-        mean = sum(self.durations) / count
-        deviation = math.sqrt(sum((d - mean) ** 2 for d in self.durations) / max(count - 1, 1))
-        if count == 1:
-            deviation = mean / 2  # one duration says little
-        trials = max(trials, 0.0)
-        error = SPREAD * deviation * math.sqrt(trials + trials**2 / count)  # of the sum, and of the mean it rests on
-        workers = max(min(self.info.workers, math.ceil(trials)), 1)
-        return max(trials * mean - error, 0.0) / workers, (trials * mean + error) / workers
 
 
 ENDS = (State.COMPLETE, State.PRUNED, State.FAILED)
@@ -105,16 +86,30 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def time_left(left: tuple[float, float] | None) -> str:
-    """The range in words, both ends in one unit: `3-5 min left`, `about 2 h left`."""
-    if left is None:
-        return "time left not known yet"
-    low, high = left
-    for unit, size in (("h", 3600), ("min", 60), ("s", 1)):
-        if high >= 2 * size or size == 1:
-            a, b = math.floor(low / size), math.ceil(high / size)
-            return f"about {b} {unit} left" if b - a <= 1 else f"{a}-{b} {unit} left"
-    raise AssertionError
+def time_left(left: TimeLeft) -> str:
+    """In words: `about 2 h 10 min to 2 h 50 min left`, and where the run has an end, how far that is."""
+    text = "time left not known yet" if left.trials is None else f"{_range(*left.trials)} left"
+    if left.run is None:
+        return text
+    if left.run <= 0:
+        return f"{text}; the time is up"
+    return f"{text}; {duration(left.run)} until {left.until or 'the time is up'}"
+
+
+def _range(low: float, high: float) -> str:
+    """From `low` rounded down to `high` rounded up, to a step that fits the size of `high`."""
+    step = next(step for least, step in ((36000, 1800), (3600, 600), (600, 60), (60, 10), (0, 1)) if high >= least)
+    a, b = math.floor(low / step) * step, math.ceil(high / step) * step
+    if a == 0:
+        return f"up to {_whole(b)}"
+    return f"about {_whole(b)}" if a == b else f"about {_whole(a)} to {_whole(b)}"
+
+
+def _whole(seconds: int) -> str:
+    """Seconds in words without parts that are 0: `40 s`, `1 min 20 s`, `2 h`."""
+    hours, minutes = divmod(seconds // 60, 60)
+    parts = ((hours, "h"), (minutes, "min"), (0 if hours else seconds % 60, "s"))
+    return " ".join(f"{n} {unit}" for n, unit in parts if n) or "0 s"
 
 
 def short(value: Value) -> str:

@@ -12,13 +12,27 @@ from ..trial import Measurement, Outcome, Suggestion, Trial
 
 @dataclass(frozen=True)
 class SweepInfo:
-    """What a tracker is told first: the sweep, its name, the number of trials aimed at, and the recorded trials so far."""
+    """What a tracker is told first: the sweep, its name, the number of trials aimed at, and the recorded trials so far.
+
+    workers: trials at a time.   lanes: of them in each worker process.
+    """
 
     name: str
     sweep: Sweep
     trials: int
     history: Sequence[Trial]
     workers: int = 1
+    lanes: int = 1
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """trials: the seconds that the trials still to do will take, as a range; None while nothing is known.
+    run: the seconds until the end given for the run, if one is.   until: the time of day of that end, where it has one."""
+
+    trials: tuple[float, float] | None = None
+    run: float | None = None
+    until: str = ""
 
 
 class Tracker(Protocol):

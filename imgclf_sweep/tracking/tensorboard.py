@@ -74,7 +74,10 @@ class TensorBoardTracker:
 
     def started(self, suggestion: Suggestion, attempt: int) -> None:
         with self._guarded(suggestion.number):
-            if Run.read(self._directory(suggestion.number)).files:
+            directory = self._directory(suggestion.number)
+            if attempt == 1 and directory.is_dir():  # of a proposal that the record lost with the power
+                shutil.rmtree(directory)
+            if Run.read(directory).files:
                 self._waiting.add(suggestion.number)
             else:
                 self._begin(suggestion, 0)

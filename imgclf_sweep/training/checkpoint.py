@@ -67,7 +67,9 @@ class Checkpoints:
                     file.flush()
                     os.fsync(file.fileno())
             os.replace(partial, path)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+                error.filename = str(partial)  # a write that fails does not say where
             with contextlib.suppress(OSError):
                 partial.unlink()
             raise

@@ -8,7 +8,7 @@ import traceback
 
 from ..errors import SweepError
 from ..text import printable
-from ..trial import Kind
+from ..trial import Kind, Outcome, State
 
 MEMORY_CLASSES = ("MemoryError", "ResourceExhaustedError", "OutOfMemoryError")
 """Python and NumPy; TensorFlow; PyTorch. JAX raises JaxRuntimeError with a text."""
@@ -65,6 +65,17 @@ def environment_reason(error: BaseException) -> str | None:
     where = f" at {printable(error.filename)}" if isinstance(getattr(error, "filename", None), str) else ""
     full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or os.strerror(errno.ENOSPC) in texts
     return f"{'disk full' if full else what}{where}" + (f" ({what})" if full else "")
+
+
+def surroundings(error: SweepError | OSError) -> Outcome:
+    """How a job ends whose trainer raised `error`, which is then not the job's fault: the prepared data are gone, or the disk.
+
+    Raises: `error` itself, where it tells of a fault in the trainer.
+    """
+    reason = str(error) if isinstance(error, SweepError) else environment_reason(error)
+    if reason is None:
+        raise error
+    return Outcome(State.FAILED, kind=Kind.ENVIRONMENT, reason=reason)
 
 
 def user_frames(error: BaseException, file: str) -> str | None:

@@ -6,12 +6,8 @@ says otherwise; on a processor they are float32.
 
 from __future__ import annotations
 
-import threading
-import time
+import functools
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,9 +16,12 @@ import numpy as np
 from ..data.preprocess import Affine
 from ..sweep import Objective
 from . import lanes_step
-from .lanes_net import CONVS
-from .lanes_shape import Inputs, Shape
-from .lanes_step import METRICS, Control, Data
+from .lanes_init import fresh
+from .lanes_programs import Program, Programs, compile_program, idle, use_cache
+from .lanes_shape import METRICS, Inputs, Shape
+from .lanes_step import Control, Data, State
+
+__all__ = ["Lanes", "Program", "Programs", "compile_program", "is_state", "to_device", "use_cache"]
 
 
 def to_device(
@@ -37,114 +36,6 @@ def to_device(
     return Data(*jax.device_put((*arrays, np.float32(affine.scale), np.float32(affine.offset))))
 
 
-def use_cache(directory: Path | str) -> None:
-    """Keep compiled programs under `directory`, and take from there what an earlier run compiled."""
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-@dataclass(frozen=True)
-class Program:
-    """What is compiled for K lanes of one shape.  seconds: how long that took.  device_bytes: what an epoch needs, the
-    resident images included."""
-
-    shape: Shape
-    lanes: int
-    epoch: Any
-    empty: Any
-    put: Any
-    take: Any
-    seconds: float
-    device_bytes: int
-
-
-@dataclass
-class Programs:
-    """Compiles programs in threads, each once.  conv: see `lanes_net.CONVS`.  threads: side by side.
-
-    After use `close()` it, or use it as a context manager.
-    """
-
-    conv: str = CONVS[0]
-    threads: int = 4
-    _pool: ThreadPoolExecutor = field(init=False, repr=False)
-    _made: dict[tuple[Shape, int], Future[Program]] = field(init=False, repr=False, default_factory=dict)
-    _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(self.threads, "compile")
-
-    @property
-    def count(self) -> int:
-        """How many programs were asked for, compiled or on the way."""
-        return len(self._made)
-
-    def prepare(self, shape: Shape, lanes: int) -> Future[Program]:
-        """Start compiling, unless that was asked before. The future holds the program, or what went wrong."""
-        with self._lock:
-            if (shape, lanes) not in self._made:
-                self._made[shape, lanes] = self._pool.submit(compile_program, shape, lanes, self.conv)
-            return self._made[shape, lanes]
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> Programs:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def compile_program(shape: Shape, lanes: int, conv: str = CONVS[0]) -> Program:
-    """Compile everything that `Lanes` calls for K lanes of one shape."""
-    began = time.perf_counter()
-    state = jax.eval_shape(lambda: lanes_step.empty(shape, lanes))
-    epoch = jax.jit(lanes_step.epoch_of(shape, lanes, conv), donate_argnums=0)
-    compiled = epoch.lower(state, _inputs_like(shape, lanes), _control_like(lanes), _data_like(shape)).compile()
-    empty = jax.jit(lambda: lanes_step.empty(shape, lanes)).lower().compile()
-    at = jax.ShapeDtypeStruct((), np.int32)
-    one = [jax.ShapeDtypeStruct(v.shape, np.float32) for v in shape.variables()]
-    put = jax.jit(_put, donate_argnums=0).lower(state.weights, at, one).compile()
-    take = jax.jit(_take).lower(state.weights, at).compile()
-    memory = compiled.memory_analysis()
-    needed = memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0
-    return Program(shape, lanes, compiled, empty, put, take, time.perf_counter() - began, needed)
-
-
-def _put(weights: list[Any], at: Any, new: list[Any]) -> list[Any]:
-    return [w.at[at].set(n) for w, n in zip(weights, new, strict=True)]
-
-
-def _take(weights: list[Any], at: Any) -> list[Any]:
-    return [w[at] for w in weights]
-
-
-def _idle(shape: Shape) -> Inputs:
-    """The inputs of a lane that nothing was set for."""
-    zeros = (0.0,) * shape.blocks
-    return Inputs("sgd", 0.0, 0.0, (*zeros, 0.0), zeros, zeros, 0)
-
-
-def _inputs_like(shape: Shape, lanes: int) -> dict[str, jax.ShapeDtypeStruct]:
-    arrays = _idle(shape).arrays()
-    return {name: jax.ShapeDtypeStruct((lanes, *a.shape), a.dtype) for name, a in arrays.items()}
-
-
-def _control_like(lanes: int) -> Control:
-    flags = jax.ShapeDtypeStruct((lanes,), np.bool_)
-    return Control(flags, flags, flags, jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), np.float32))
-
-
-def _data_like(shape: Shape) -> Data:
-    def images(count: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-        return jax.ShapeDtypeStruct((count, *shape.image), np.uint8), jax.ShapeDtypeStruct((count,), np.int32)
-
-    channels = jax.ShapeDtypeStruct(shape.image[2:], np.float32)
-    return Data(*images(shape.train), *images(shape.validation), channels, channels)
-
-
 class Lanes:
     """K places in which trials of one shape train side by side, an epoch at a time. Not for several threads.
 
@@ -156,11 +47,11 @@ class Lanes:
         shape = program.shape
         self._program = program
         self._data = data
-        self._state = program.empty()
-        self._inputs = [_idle(shape)] * program.lanes
-        self._restart = np.zeros(program.lanes, bool)
-        self._loaded = np.zeros(program.lanes, bool)
+        self._state: State | None = None  # until a lane is set
+        self._numbers: Any = None  # of the epoch last started
+        self._inputs = [idle(shape)] * program.lanes
         self._active = np.zeros(program.lanes, bool)
+        self._begun = np.zeros(program.lanes, bool)
         self._metric = METRICS.index(objective.metric) if shape.validation else -1
         self._sign = 1 if objective.direction == "max" else -1
 
@@ -173,45 +64,100 @@ class Lanes:
         """The lanes that hold a trial."""
         return np.flatnonzero(self._active).tolist()
 
-    def set_lane(self, lane: int, inputs: Inputs) -> None:
-        """Give a lane a new trial, which starts from fresh weights with the next epoch."""
-        self._inputs[lane] = inputs
-        self._active[lane] = self._restart[lane] = True
-        self._loaded[lane] = False
+    def set_lane(self, lane: int, inputs: Inputs, weights: Sequence[np.ndarray] | None = None) -> None:
+        """Give a lane a new trial, which starts with the next epoch.
 
-    def load_lane(self, lane: int, weights: Sequence[np.ndarray]) -> None:
-        """Let the trial just set in a lane start from `weights` (in the order of `get_weights()`) instead of fresh ones.
-
+        weights: what it starts from, in the order of `get_weights()`; None: fresh ones.
         Raises: ValueError for weights of another network.
         """
-        arrays = [np.asarray(w, np.float32) for w in weights]
-        wanted = [v.shape for v in self._program.shape.variables()]
-        if [a.shape for a in arrays] != wanted:
-            raise ValueError(f"the weights are of another network: {[a.shape for a in arrays]}, not {wanted}")
-        if not self._restart[lane]:
-            raise ValueError(f"lane {lane} is already training")
-        self._state = self._state._replace(weights=self._program.put(self._state.weights, np.int32(lane), arrays))
-        self._loaded[lane] = True
+        shape = self._program.shape
+        if weights is None:
+            weights = fresh(shape, inputs.initializer, inputs.seed)
+        wanted, given = [v.shape for v in shape.variables()], [w.shape for w in weights]
+        if given != wanted:
+            raise ValueError(f"the weights are of another network: {given}, not {wanted}")
+        if self.lanes == 1:
+            self._state = _with_lanes(lanes_step.initial(weights, shape))
+        else:
+            arrays = [np.asarray(w, np.float32) for w in weights]
+            self._state = self._program.begin(self._whole(), np.int32(lane), arrays)
+        self._inputs[lane], self._active[lane], self._begun[lane] = inputs, True, True
+
+    def lane_state(self, lane: int) -> dict[str, np.ndarray]:
+        """Everything that a lane's later epochs depend on but its inputs; `resume_lane` takes it."""
+        return {name: np.array(array) for name, array in _named(self._lane(lane)).items()}
+
+    def resume_lane(self, lane: int, inputs: Inputs, arrays: Mapping[str, np.ndarray]) -> None:
+        """Give a lane a trial in the state that `lane_state` told of it, here or in another process.
+
+        Raises: ValueError, with nothing changed, for the state of another network.
+        """
+        if not is_state(self._program.shape, arrays):
+            raise ValueError("its arrays are not the network's")
+        one = lanes_step.like(self._program.shape)
+        given = jax.tree.unflatten(jax.tree.structure(one), [np.array(arrays[name]) for name in _named(one)])
+        self._state = _with_lanes(given) if self.lanes == 1 else _restore(self._whole(), np.int32(lane), given)
+        self._inputs[lane], self._active[lane], self._begun[lane] = inputs, True, True
+
+    def _whole(self) -> State:
+        return self._program.empty() if self._state is None else self._state
+
+    def _lane(self, lane: int) -> State:
+        """One lane's state, in arrays that are not its own."""
+        if not self._begun[lane]:
+            raise ValueError(f"lane {lane} never had a trial")
+        if self.lanes == 1:
+            return jax.tree.map(lambda a: np.asarray(a)[0], self._state)
+        return self._program.take(self._state, np.int32(lane))
 
     def stop_lane(self, lane: int) -> None:
         """Leave a lane idle. Its best weights stay until it gets another trial."""
-        self._active[lane] = self._restart[lane] = False
+        self._active[lane] = False
 
     def epoch(self) -> list[dict[str, float] | None]:
         """Train every lane for one epoch. Each lane's metrics by Keras's names, possibly not finite; None for idle lanes."""
+        self.start()
+        return self.metrics()
+
+    def start(self) -> None:
+        """Set the device to work on the next epoch of every lane, and return at once; `metrics` waits for it."""
         inputs: Mapping[str, np.ndarray] = _stack([i.arrays() for i in self._inputs])
-        control = Control(self._restart, self._loaded, self._active, np.int32(self._metric), np.float32(self._sign))
-        self._state, numbers = self._program.epoch(self._state, inputs, control, self._data)
-        rows = np.asarray(numbers).tolist()
-        self._restart = np.zeros(self.lanes, bool)
-        self._loaded = np.zeros(self.lanes, bool)
+        control = Control(self._active, np.int32(self._metric), np.float32(self._sign))
+        self._state, self._numbers = self._program.epoch(self._whole(), inputs, control, self._data)
+
+    def metrics(self) -> list[dict[str, float] | None]:
+        """What the epoch last started measured, as `epoch` returns it. No lane may have been set or stopped since."""
+        rows = np.asarray(self._numbers).tolist()
         names = METRICS[: len(rows[0])]
         return [dict(zip(names, row, strict=True)) if on else None for row, on in zip(rows, self._active, strict=True)]
 
     def lane_weights(self, lane: int, best: bool = True) -> list[np.ndarray]:
         """A lane's weights, those of its best epoch or of its last one, as the Keras model's `set_weights` takes them."""
-        weights = self._state.best if best else self._state.weights
-        return [np.asarray(w) for w in self._program.take(weights, np.int32(lane))]
+        state = self._lane(lane)
+        return [np.array(w) for w in (state.best if best else state.weights)]
+
+
+def is_state(shape: Shape, arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether a lane of this shape can go on from `arrays`."""
+    wanted = {name: (a.shape, a.dtype) for name, a in _named(lanes_step.like(shape)).items()}
+    return {name: (a.shape, a.dtype) for name, a in arrays.items()} == wanted
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _restore(state: State, at: Any, one: State) -> State:
+    return jax.tree.map(lambda a, new: a.at[at].set(new), state, one)
+
+
+def _with_lanes(one: State) -> State:
+    return jax.tree.map(lambda a: a[None], one)
+
+
+def _named(one: State) -> dict[str, Any]:
+    """A lane's arrays by name, in the order of the tree's leaves."""
+    found = {}
+    for name, part in one._asdict().items():
+        found |= {f"{name}/{i}": array for i, array in enumerate(part)} if isinstance(part, list) else {name: part}
+    return found
 
 
 def _stack(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

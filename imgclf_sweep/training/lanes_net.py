@@ -1,6 +1,6 @@
 """The "cnn" family as pure JAX functions of its weights, in the order of the Keras model's `get_weights()`. One lane.
 
-What each layer computes is Keras 3's (its JAX backend), so that the weights mean the same in both.
+What each layer and loss computes is Keras 3's on TensorFlow, so that the weights mean the same in both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .lanes_random import fold, uniform
 from .lanes_shape import EPSILON, Shape
@@ -29,22 +28,6 @@ NORM_MOMENTUM, NORM_EPSILON = 0.99, 1e-3  # Keras's BatchNormalization
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0  # Keras's categorical_focal_crossentropy
 
 Array = Any
-
-
-def init(shape: Shape, key: Array) -> list[Array]:
-    """Fresh weights: kernels Glorot uniform, as Keras's Conv2D and Dense, from `key` alone."""
-    drawn = [v for v in shape.variables() if v.kind in ("conv", "dense")]
-    ends = np.cumsum([math.prod(v.shape) for v in drawn]).tolist()
-    numbers = iter(jnp.split(2 * uniform(key, (ends[-1],)) - 1, ends[:-1]))  # drawn at once: there is less to compile
-    weights = []
-    for variable in shape.variables():
-        if variable in drawn:
-            *window, inputs, outputs = variable.shape
-            limit = math.sqrt(6 / (math.prod(window) * (inputs + outputs)))
-            weights.append(limit * next(numbers).reshape(variable.shape))
-        else:
-            weights.append(jnp.full(variable.shape, float(variable.kind in ("ones", "variance"))))
-    return weights
 
 
 class Pass:
@@ -66,7 +49,7 @@ class Pass:
         self._next: Iterator[int] = iter(range(len(self.weights)))
 
     def __call__(self, x: Array) -> Array:
-        """Probabilities (B, classes)."""
+        """Logits (B, classes): the model's last softmax is the loss's."""
         shape = self.shape
         for i in range(shape.blocks):
             for j in range(shape.convs[i]):
@@ -77,7 +60,7 @@ class Pass:
         if shape.dense_batch_norm:
             x = self._normalise(x)
         x = self._dropout(x, shape.blocks)
-        return jax.nn.softmax(x @ self._take() + self._take())
+        return x @ self._take() + self._take()
 
     def _take(self) -> Array:
         return self.weights[next(self._next)]
@@ -187,21 +170,26 @@ def moments(x: Array, mask: Array | None) -> tuple[Array, Array]:
     return mean, jnp.where(mask, (x - mean) ** 2, 0).sum(axes) / count
 
 
-def losses(name: str, probabilities: Array, labels: Array) -> Array:
-    """Keras's loss `name` of each image, (B,), for probabilities (B, classes) and class numbers (B,)."""
-    truth = jax.nn.one_hot(labels, probabilities.shape[-1])
-    given = jnp.clip(probabilities, EPSILON, 1 - EPSILON)
+def losses(name: str, logits: Array, labels: Array) -> Array:
+    """Keras's loss `name` of each image, (B,), for a softmax of `logits` (B, classes) and class numbers (B,).
+
+    The cross-entropies are taken from the logits, as Keras does on TensorFlow wherever it knows them: so the binary one is of
+    their sigmoid, though the model ends in a softmax, and nothing is clipped.
+    """
+    truth = jax.nn.one_hot(labels, logits.shape[-1])
     if name in ("sparse_categorical_crossentropy", "categorical_crossentropy"):
-        return -(truth * jnp.log(given)).sum(-1)
+        return -(truth * jax.nn.log_softmax(logits)).sum(-1)
     if name == "binary_crossentropy":
-        return -(truth * jnp.log(given) + (1 - truth) * jnp.log(1 - given)).mean(-1)
+        return (jax.nn.softplus(logits) - truth * logits).mean(-1)
+    given = jax.nn.softmax(logits)
+    if name == "mean_squared_error":
+        return ((truth - given) ** 2).mean(-1)
     if name == "categorical_focal_crossentropy":
+        given = jnp.clip(given, EPSILON, 1 - EPSILON)
         return -(FOCAL_ALPHA * (1 - given) ** FOCAL_GAMMA * truth * jnp.log(given)).sum(-1)
     if name == "kl_divergence":
-        truth, given = jnp.clip(truth, EPSILON, 1), jnp.clip(probabilities, EPSILON, 1)
+        truth, given = jnp.clip(truth, EPSILON, 1), jnp.clip(given, EPSILON, 1)
         return (truth * jnp.log(truth / given)).sum(-1)
-    if name == "mean_squared_error":
-        return ((truth - probabilities) ** 2).mean(-1)
     raise ValueError(f"loss {name!r} is not compiled")
 
 

@@ -15,6 +15,9 @@ from ..errors import BadInput
 from ..models import knobs
 from ..models.knobs import CnnKnobs
 
+METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+"""What an epoch measures, in the order of the program's numbers; the last two only with a validation part."""
+
 VALIDATION_BATCH = 1000
 """Images measured at a time: enough to fill a GPU, little enough to bound memory. A larger batch size is used as it is."""
 
@@ -134,11 +137,13 @@ def _layer(kernel: Variable, batch_norm: bool) -> list[Variable]:
 class Inputs:
     """What trials of one shape may differ in. Changing it compiles nothing.
 
+    initializer: as the knob `kernel_initializer`.
     dropout: a rate in [0, 1) for each block and last for the dense layer.  l1, l2: a penalty for each block's kernels.
     seed: of weights, shuffling and dropout, below 2**32.
     """
 
     optimizer: str
+    initializer: str
     learning_rate: float
     momentum: float
     dropout: tuple[float, ...]
@@ -227,6 +232,7 @@ def inputs_of(net: CnnKnobs, seed: int) -> Inputs:
         raise BadInput(problem)
     return Inputs(
         optimizer=net.optimizer,
+        initializer=net.kernel_initializer,
         learning_rate=LEARNING_RATES[net.optimizer] if net.learning_rate is None else net.learning_rate,
         momentum=net.momentum or 0.0,
         dropout=(*net.dropout, net.dense_dropout),

@@ -5,19 +5,16 @@ Everything random follows from a lane's seed, its epoch and the step: neither K 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .lanes_net import Array, Pass, init, losses, penalty
+from .lanes_net import Array, Pass, losses, penalty
 from .lanes_random import key_of, shuffled
 from .lanes_shape import ADAM_BETAS, EPSILON, Shape
-
-METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
-"""What an epoch measures, in the order of the program's numbers; the last two only with a validation part."""
 
 NADAM_DECAY = 0.96  # of the momentum schedule: Dozat, "Incorporating Nesterov Momentum into Adam" (2016), as in Keras
 
@@ -37,14 +34,12 @@ class Data(NamedTuple):
 
 
 class Control(NamedTuple):
-    """What the host says to each lane before an epoch, bool (K,), and about the best epoch to all.
+    """What the host says before an epoch.
 
-    restart: start anew.  loaded: keep the weights, which were just put there, when starting anew.  active: the lane's
-    best weights may change.  metric: which of METRICS ranks epochs, -1 for the last one.  sign: 1 to maximise, -1 to minimise.
+    active: bool (K,), whose best weights may change.  metric: which of METRICS ranks epochs, -1 for the last one.
+    sign: 1 to maximise, -1 to minimise.
     """
 
-    restart: Array
-    loaded: Array
     active: Array
     metric: Array
     sign: Array
@@ -63,28 +58,49 @@ class State(NamedTuple):
     best_value: Array
 
 
-def initial(shape: Shape, seed: Array) -> State:
-    """One lane before its first epoch."""
-    weights = init(shape, key_of(seed, 0))
-    trained = [w for w, v in zip(weights, shape.variables(), strict=True) if v.trained]
-    zeros = [jnp.zeros_like(w) for w in trained]
-    zero = jnp.zeros((), jnp.int32)
-    return State(weights, weights, zeros, zeros, jnp.ones(()), zero, zero, jnp.full((), -jnp.inf))
+def initial(weights: Sequence[np.ndarray], shape: Shape) -> State:
+    """One lane before its first epoch, in NumPy."""
+    given = [np.asarray(w, np.float32) for w in weights]
+    zeros = [np.zeros_like(w) for w, v in zip(given, shape.variables(), strict=True) if v.trained]
+    zero = np.zeros((), np.int32)
+    return State(given, given, zeros, zeros, np.ones((), np.float32), zero, zero, np.full((), -np.inf, np.float32))
+
+
+def like(shape: Shape, lanes: int | None = None) -> State:
+    """The state's shapes and types: of one lane, or of K."""
+
+    def array(size: tuple[int, ...], dtype: type = np.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(size if lanes is None else (lanes, *size), dtype)
+
+    variables = [array(v.shape) for v in shape.variables()]
+    moments = [array(v.shape) for v in shape.variables() if v.trained]
+    return State(variables, variables, moments, moments, array(()), *[array((), np.int32)] * 2, array(()))
 
 
 def empty(shape: Shape, lanes: int) -> State:
-    """The state of K idle lanes, to be restarted before they mean anything."""
-    one = jax.eval_shape(lambda: initial(shape, jnp.uint32(0)))
-    return jax.tree.map(lambda a: jnp.zeros((lanes, *a.shape), a.dtype), one)
+    """The state of K idle lanes."""
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like(shape, lanes))
+
+
+def begin(state: State, at: Array, weights: Sequence[Array]) -> State:
+    """`state` with lane `at` before its first epoch, as `initial` has it."""
+
+    def put(arrays: list[Array], new: Sequence[Array | float]) -> list[Array]:
+        return [a.at[at].set(n) for a, n in zip(arrays, new, strict=True)]
+
+    none = [0.0] * len(state.first)
+    moments = put(state.first, none), put(state.second, none)
+    counts = put([state.product, state.step, state.epoch, state.best_value], [1.0, 0, 0, -np.inf])
+    return State(put(state.weights, weights), put(state.best, weights), *moments, *counts)
+
+
+def take(state: State, at: Array) -> State:
+    """One lane's state."""
+    return jax.tree.map(lambda a: a[at], state)
 
 
 def epoch_of(shape: Shape, lanes: int, conv: str) -> Callable[..., tuple[State, Array]]:
     """`(state, inputs, control, data) -> (state, numbers (K, len(METRICS)))`: the function to compile."""
-
-    def refill(state: State, inputs: Mapping[str, Array], control: Control) -> State:
-        fresh = jax.vmap(lambda seed: initial(shape, seed))(inputs["seed"])
-        weights = _choose(control.restart & ~control.loaded, fresh.weights, state.weights)
-        return _choose(control.restart, fresh, state)._replace(weights=weights)
 
     def one(state: State, inputs: Mapping[str, Array], control: Control, data: Data) -> tuple[State, Array]:
         state, train = _train(shape, conv, state, inputs, data)
@@ -93,25 +109,16 @@ def epoch_of(shape: Shape, lanes: int, conv: str) -> Callable[..., tuple[State, 
         return _keep_best(state, numbers, control), numbers
 
     def epoch(state: State, inputs: Mapping[str, Array], control: Control, data: Data) -> tuple[State, Array]:
-        state = jax.lax.cond(control.restart.any(), refill, lambda state, *_: state, state, inputs, control)
         if lanes == 1:  # plain convolutions and products, not batches of one
             found = one(_first(state), _first(inputs), control._replace(active=control.active[0]), data)
             return jax.tree.map(lambda a: a[None], found)
-        each = Control(0, 0, 0, None, None)
-        return jax.vmap(one, in_axes=(0, 0, each, None))(state, inputs, control, data)
+        return jax.vmap(one, in_axes=(0, 0, Control(0, None, None), None))(state, inputs, control, data)
 
     return epoch
 
 
 def _first(tree: Any) -> Any:
     return jax.tree.map(lambda a: a[0], tree)
-
-
-def _choose(which: Array, new: Any, old: Any) -> Any:
-    """For each lane, or for the only one, the new arrays or the old ones."""
-    return jax.tree.map(
-        lambda a, b: jnp.where(which.reshape(-1, *(1,) * (a.ndim - 1)) if a.ndim else which, a, b), new, old
-    )
 
 
 def _keep_best(state: State, numbers: Array, control: Control) -> State:
@@ -157,8 +164,8 @@ def _step(
         given = iter(learned)
         weights = [next(given) if t else w for t, w in zip(trained, state.weights, strict=True)]
         run = Pass(shape, weights, inputs["dropout"], conv, key, mask)
-        probabilities = run(x)
-        each, right = losses(shape.loss, probabilities, y), probabilities.argmax(-1) == y
+        logits = run(x)
+        each, right = losses(shape.loss, logits, y), logits.argmax(-1) == y
         if mask is not None:
             each, right = jnp.where(mask, each, 0), right & mask
         loss = each.sum() / count + penalty(shape, weights, inputs["l1"], inputs["l2"])
@@ -225,8 +232,8 @@ def _validate(shape: Shape, conv: str, weights: list[Array], inputs: Mapping[str
         at = at if whole else jnp.minimum(at, shape.validation - 1)
         y = data.validation_y[at]
         run = Pass(shape, weights, inputs["dropout"], conv, None, None)
-        probabilities = run(data.images(data.validation_x, at))
-        each, right = losses(shape.loss, probabilities, y), probabilities.argmax(-1) == y
+        logits = run(data.images(data.validation_x, at))
+        each, right = losses(shape.loss, logits, y), logits.argmax(-1) == y
         return sums + jnp.stack([jnp.where(real, each, 0).sum(), (right & real).sum()]), None
 
     sums, _ = jax.lax.scan(step, jnp.zeros(2), jnp.arange(shape.validation_steps))

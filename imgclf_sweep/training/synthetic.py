@@ -3,11 +3,14 @@
 Its measurements are a fixed function of the parameters and the epoch, so two runs of one sweep can be compared trial by trial.
 The environment variable IMGCLF_SWEEP_SYNTHETIC may hold a JSON object:
   delay          seconds an epoch takes (default 0)
+  delay_by       a parameter: an epoch takes so many times its value
   faults         from a trial's number (as text) or "*" to [what, epoch, times]: what of `synthetic_faults` happens in that epoch,
                  in how many of its attempts
   wall           [parameter, limit]: trials get better towards the limit, and beyond it each fails
   recycle_after  as in `Trainer`
   leak           bytes that stay with the process after each job
+  weights        bytes of a checkpoint, and of the best weights, which are else not written; a trial that starts from another's
+                 then fails without them
 """
 
 from __future__ import annotations
@@ -20,10 +23,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from ..trial import Kind, Measurement, Outcome, State
 from .checkpoint import Checkpoint, Checkpoints, identity
 from .protocol import Job, OnResume, Reply, Setup
 from .synthetic_faults import FAULTS
+from .weights import BEST, whole
 
 
 class SyntheticTrainer:
@@ -33,12 +39,13 @@ class SyntheticTrainer:
         self._setup = setup
         self._objective = setup.sweep.objective
         options = json.loads(os.environ.get("IMGCLF_SWEEP_SYNTHETIC", "{}"))
-        self._delay = float(options.get("delay", 0))
+        self._delay, self._delay_by = float(options.get("delay", 0)), options.get("delay_by")
         self._faults = options.get("faults", {})
         self._wall = options.get("wall")
         self.recycle_after: int | None = options.get("recycle_after")
         self._leak = int(options.get("leak", 0))
         self._leaked: list[bytearray] = []
+        self._weights = np.zeros(int(options.get("weights", 0)), np.uint8)
 
     def train(
         self, job: Job, on_epoch: Callable[[Measurement], Reply], on_resume: OnResume | None = None
@@ -46,6 +53,7 @@ class SyntheticTrainer:
         started = time.monotonic()
         kept = Checkpoints(Path(job.directory), identity(self._setup, job))
         self._leaked.append(bytearray(b"x") * self._leak)
+        delay = self._delay * float(str(job.suggestion.params.get(self._delay_by, 1)))
         best: float | None = None
         best_epoch, trained, reply = 0, 0, Reply.GO
         measured, before = self._earlier(kept) if on_resume is not None else ([], 0.0)
@@ -56,10 +64,14 @@ class SyntheticTrainer:
         if on_resume is not None and measured:
             reply = on_resume(measured)
         started -= before
+        if self._weights.size and job.start_from is not None and not Path(job.start_from).is_file():
+            return Outcome(
+                State.FAILED, kind=Kind.BUILD, reason=f"the weights to start from are gone: {job.start_from}"
+            )
         for epoch in range(job.suggestion.initial_epoch + trained + 1, job.suggestion.epochs + 1):
             if reply is not Reply.GO:
                 break
-            time.sleep(self._delay)
+            time.sleep(delay)
             failed = self._fault(job, epoch)
             seconds = time.monotonic() - started
             if failed is not None:
@@ -69,14 +81,17 @@ class SyntheticTrainer:
             trained += 1
             if self._objective.better(value, best):
                 best, best_epoch = value, epoch
-            measured.append(Measurement(epoch, metrics, self._delay))
+            measured.append(Measurement(epoch, metrics, delay))
             if on_resume is not None and epoch < job.suggestion.epochs:
                 rows = [[m.epoch, dict(m.metrics), m.seconds] for m in measured]
-                kept.save(Checkpoint(epoch, {"measurements": rows, "seconds": seconds}, {}))
+                kept.save(Checkpoint(epoch, {"measurements": rows, "seconds": seconds}, {"x": self._weights}))
             reply = on_epoch(measured[-1])
         seconds = time.monotonic() - started
         if reply is Reply.INTERRUPT:
             return None
+        if self._weights.size:
+            with whole(Path(job.directory) / BEST) as file:
+                file.write_bytes(self._weights.tobytes())
         if reply is Reply.PRUNE:
             return Outcome(State.PRUNED, best, best_epoch, trained, seconds, reason="stopped by the pruner")
         return Outcome(State.COMPLETE, best, best_epoch, trained, seconds)

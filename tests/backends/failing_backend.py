@@ -33,6 +33,9 @@ class FailingBackend:
         self._maybe("tell", number)
         self._inner.tell(number, outcome)
 
+    def needed(self) -> set[int]:
+        return self._inner.needed()
+
     def state(self) -> Mapping[str, str]:
         self._states += 1
         self._maybe("state", self._states)

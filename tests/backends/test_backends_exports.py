@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,8 @@ from backends_driver import SPACE, Driver, a_sweep
 
 from imgclf_sweep.backends.exports import write_exports
 from imgclf_sweep.backends.keras_tuner_export import _exchange_at_once
+from imgclf_sweep.backends.optuna_export import exported, write_study
+from imgclf_sweep.backends.optuna_study import readable
 from imgclf_sweep.space import Params
 from imgclf_sweep.sweep import Objective
 from imgclf_sweep.trial import State, Suggestion, Trial
@@ -65,6 +69,46 @@ def test_plain_optuna_opens_the_study(tmp_path: Path, backend: str, direction: s
     assert again.number == driver.trials[-1].number  # what was open is what runs next
     assert again.suggest_categorical("optimizer", ["adam", "sgd", "rmsprop"]) == driver.trials[-1].params["optimizer"]
     assert sorted(p.name for p in folder.iterdir() if p.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize("backend", ["optuna", "random"])
+def test_our_rows_are_those_that_optuna_writes(tmp_path: Path, backend: str) -> None:
+    """Trials are inserted in bulk. Optuna's own `add_trial` makes the same tables of them, but for numbers of rows."""
+    import optuna
+
+    driver = driven(24, backend=backend)
+    driver.ask()
+    trials = [dataclasses.replace(t, found={"new": 7.5}) if t.number == 3 else t for t in driver.trials]
+    write_study(tmp_path / "ours.db", "s", driver.sweep, trials)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'theirs.db'}")
+    study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+    study.set_metric_names([driver.sweep.objective.metric])
+    codes = {name: readable(parameter) for name, parameter in SPACE.items()}
+    for trial in trials:
+        study.add_trial(exported(trial, codes))
+    assert {t.state for t in trials} >= {State.COMPLETE, State.FAILED, State.RUNNING}
+    ours, theirs = contents(tmp_path / "ours.db"), contents(tmp_path / "theirs.db")
+    assert set(ours) == set(theirs)
+    for table in theirs:
+        assert ours[table] == theirs[table], table
+
+
+def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Every table's rows, sorted, without the numbers that only count rows, and times as whether there is one."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        found = {}
+        for table in tables:
+            rows = [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
+            for row in rows:
+                for name in row:
+                    if name.startswith("datetime") and row[name] is not None:
+                        row[name] = len(row[name])
+                    if name.endswith("_id") and name not in ("trial_id", "study_id"):
+                        row[name] = None
+            found[table] = sorted((tuple(row.items()) for row in rows), key=repr)
+        return found
 
 
 def test_a_study_without_a_trial(tmp_path: Path) -> None:

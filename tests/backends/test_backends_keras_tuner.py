@@ -10,10 +10,12 @@ from backends_driver import Driver, a_sweep
 
 from imgclf_sweep.backends import open_backend
 from imgclf_sweep.backends.keras_tuner_backend import KerasTunerBackend
+from imgclf_sweep.backends.keras_tuner_state import whole
 from imgclf_sweep.backends.protocol import Exhausted, Wait
 from imgclf_sweep.errors import StoreError
-from imgclf_sweep.space import Choice, Float, Int, SearchSpace
-from imgclf_sweep.trial import State, Suggestion
+from imgclf_sweep.space import Choice, Float, Int, Params, SearchSpace
+from imgclf_sweep.sweep import Objective
+from imgclf_sweep.trial import Kind, State, Suggestion
 
 SMALL = SearchSpace(
     learning_rate=Float(1e-4, 0.05, log=True), optimizer=Choice(["adam", "sgd"])
@@ -114,9 +116,46 @@ def test_hyperband_makes_a_second_worker_wait_for_a_rung() -> None:
     assert all(t.state is State.COMPLETE for t in driver.trials)
 
 
-def test_hyperband_where_all_fail_ends() -> None:
-    from imgclf_sweep.trial import Kind
+def sometimes(params: Params) -> Kind | None:
+    return Kind.DIVERGED if params["dropout"] > 0.4 else None
 
+
+@pytest.mark.parametrize("epochs", [4, 27])
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("direction", ["max", "min"])
+@pytest.mark.parametrize("failing", [lambda params: None, sometimes], ids=["", "failures"])
+def test_hyperband_names_all_whose_weights_it_may_still_need_and_few_others(
+    epochs, workers, direction, failing
+) -> None:
+    """Weights are removed as soon as the oracle does not name them and no open trial starts from them."""
+    changes = {"backend": "keras-tuner", "sampler": "hyperband", "objective": Objective("val_score", direction)}
+    driver = Driver(a_sweep(epochs=epochs, seed=1, **changes), failing=failing)
+    rng = np.random.default_rng(epochs)
+    weights: set[int] = set()
+    open_ones: list[int] = []
+    promoted = most = 0
+    while True:
+        answer = driver.ask() if len(open_ones) < workers else None
+        if isinstance(answer, Suggestion):
+            assert answer.parent is None or answer.parent in weights
+            promoted += answer.parent is not None
+            open_ones.append(answer.number)
+            continue
+        if not open_ones:
+            assert isinstance(answer, Exhausted)
+            break
+        number = open_ones.pop(rng.integers(len(open_ones)))
+        if driver.finish(number, driver.train(number)).value is not None:
+            weights.add(number)
+        if rng.random() < 0.1:
+            driver.cut()
+        weights &= driver.backend.needed() | {driver.trials[n].parent for n in open_ones}
+        most = max(most, len(weights))
+    assert promoted and driver.backend.needed() == set()
+    assert most <= 0.5 * len(driver.trials)
+
+
+def test_hyperband_where_all_fail_ends() -> None:
     driver = Driver(
         a_sweep(epochs=9, backend="keras-tuner", sampler="hyperband"),
         failing=lambda params: Kind.BUILD,
@@ -143,7 +182,53 @@ def test_the_kept_state_is_small_and_the_librarys_own() -> None:
     entry = json.loads(driver.kept["trial/0002"])
     assert entry["number"] == 2
     assert entry["trial"]["status"] in ("COMPLETED", "FAILED")
-    assert set(json.loads(driver.kept["oracle"])) >= {"hyperparameters", "seed_state", "tried_so_far", "ongoing_trials"}
+    assert set(json.loads(driver.kept["oracle"])) >= {"hyperparameters", "seed_state", "ongoing_trials"}
+
+
+@pytest.mark.parametrize("sampler", ["random", "bayesian", "hyperband"])
+def test_the_parts_make_up_the_librarys_state(sampler: str) -> None:
+    """Open trials, failed ones, and trials that end in another order than they began."""
+    driver = Driver(a_sweep(epochs=4, backend="keras-tuner", sampler=sampler))
+    asked = [driver.ask(f"w{i}") for i in range(5)]
+    for suggestion in (asked[3], asked[0], asked[4]):
+        assert isinstance(suggestion, Suggestion)
+        driver.train(suggestion.number)
+        driver.finish(suggestion.number, stopped=False)
+    assert isinstance(driver.backend, KerasTunerBackend)
+    theirs = json.loads(
+        json.dumps({k: list(v) if isinstance(v, set) else v for k, v in _state_of(driver.backend).items()})
+    )
+    ours = whole(driver.kept)
+    assert len(ours["end_order"]) == 3 and len(ours["ongoing_trials"]) == 2
+    assert sorted(theirs.pop("tried_so_far")) == ours.pop("tried_so_far")
+    assert ours == theirs
+
+
+def _state_of(backend: KerasTunerBackend) -> dict[str, object]:
+    return backend._oracle.get_state()
+
+
+def test_what_is_kept_for_a_change_does_not_grow() -> None:
+    driver = Driver(a_sweep(epochs=1, backend="keras-tuner"))
+    driver.run(3)
+    small = len(driver.kept["oracle"])
+    driver.run(40)
+    assert len(driver.kept["oracle"]) < small + 20
+
+
+def test_a_state_kept_whole_is_read_and_kept_in_parts() -> None:
+    driver = Driver(a_sweep(epochs=1, backend="keras-tuner"))
+    driver.run(6)
+    fresh = whole(driver.kept)
+    before = {key: {"number": e["number"], "trial": e["trial"]} for key, e in _loaded(driver.kept) if key != "oracle"}
+    driver.kept = {key: json.dumps(entry) for key, entry in before.items()} | {"oracle": json.dumps(fresh)}
+    driver.cut()
+    driver.keep()
+    assert whole(driver.kept) == fresh and "end_order" not in json.loads(driver.kept["oracle"])
+
+
+def _loaded(kept: dict[str, str]) -> list[tuple[str, dict[str, object]]]:
+    return [(key, json.loads(text)) for key, text in kept.items()]
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", "null", '{"ongoing_trials": {"0": "9"}}'])

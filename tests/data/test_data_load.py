@@ -44,6 +44,15 @@ def test_digits_are_stretched_to_the_whole_range():
     assert loaded.test_x is None
 
 
+def test_digits_are_the_same_wherever_scikit_learn_keeps_them(monkeypatch):
+    here = locate(datasets.digits(), None, None, print)
+    direct = load(datasets.digits(), here, allocate)
+    monkeypatch.setattr("imgclf_sweep.data.load.DIGITS_FILE", ("datasets", "moved.csv.gz"))
+    asked_for = load(datasets.digits(), here, allocate)
+    np.testing.assert_array_equal(direct.train_x, asked_for.train_x)
+    np.testing.assert_array_equal(direct.train_y, asked_for.train_y)
+
+
 def test_an_npz_in_the_keras_layout(tmp_path):
     given = arrays()
     np.savez(tmp_path / "cifar10.npz", **given)

@@ -1,5 +1,6 @@
 """Which part of the machine each worker gets, on a machine whose `nvidia-smi` is ours."""
 
+import importlib.util
 import os
 import signal
 
@@ -92,3 +93,25 @@ def test_signals_have_names():
     from imgclf_sweep.executors.processes import describe
 
     assert describe(-signal.SIGKILL) == "was killed by SIGKILL" and describe(3) == "exited with status 3"
+
+
+def test_compiled_trials_have_a_worker_of_one_thread_for_every_core(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    compiled = plan(None, None, None, most=9, trainer="compiled")
+    assert len(compiled) == 4 and len(plan(None, None, None, most=9, trainer="synthetic")) == 2
+    assert {env["NPROC"] for env in compiled} == {"1"}
+    assert {env["XLA_FLAGS"] for env in compiled} == {"--xla_dump_to=x --xla_cpu_multi_thread_eigen=false"}
+    assert all(
+        env["NPROC"] == "2" and "XLA_FLAGS" not in env for env in plan(2, None, None, most=9, trainer="compiled")
+    )
+    assert plan(1, None, None, most=9, trainer="compiled") == [{}]
+
+
+def test_without_its_cuda_plugin_jax_trains_on_the_processor(two_gpus, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for env in plan(2, None, None, most=9, trainer="compiled"):
+        assert (env["CUDA_VISIBLE_DEVICES"], env["JAX_PLATFORMS"]) == ("", "cpu")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert plan(None, None, None, most=9, trainer="compiled") == [{"CUDA_VISIBLE_DEVICES": n} for n in "01"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,11 +13,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from imgclf_sweep.record.layout import SweepDir
 from imgclf_sweep.record.read import Reader
+from imgclf_sweep.trial import State
 
 SYNTHETIC = ("--trainer", "synthetic")
-NOBODY = 65534
+KERAS_TUNER = ("--backend", "keras-tuner", "--sampler", "bayesian")
+BOTH = [pytest.param((), id="optuna"), pytest.param(KERAS_TUNER, id="keras-tuner", marks=pytest.mark.fault_slow)]
+"""Options of a sweep, for cases in which the search library makes a difference."""
+SOMEBODY = 61234  # a user number that nobody has
 
 
 def record(cli, name: str = "little") -> Reader:
@@ -68,11 +75,6 @@ def contents(path: Path) -> dict[str, bytes]:
     }
 
 
-def as_nobody() -> dict[str, object]:
-    """Options of a process that runs as an unprivileged user where the tests run as root."""
-    return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-
-
 def without_root_s_power() -> dict[str, object]:
     """Options of a process to which the permissions of files apply, even where the tests run as root: it keeps its user, who may
     have Python itself in a closed directory, but loses the capabilities to pass them over."""
@@ -86,7 +88,59 @@ def without_root_s_power() -> dict[str, object]:
     return {"preexec_fn": drop} if os.geteuid() == 0 else {}
 
 
+def another_user(processes: int | None = None) -> dict[str, object]:
+    """Options of a process that belongs to a user who owns nothing, even where the tests run as root; it may read everything, as
+    Python itself may lie in a closed directory.   processes: how many, threads included, that user may have in all.
+    """
+
+    def become() -> None:
+        if processes is not None:
+            resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+        if os.geteuid() == 0:
+            _become(SOMEBODY)
+
+    return {"preexec_fn": become}
+
+
+def _become(user: int) -> None:
+    """Change to another user and keep one capability, CAP_DAC_READ_SEARCH, also in the programs started from then on."""
+    libc, capability = ctypes.CDLL(None, use_errno=True), 2
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+    sets = (ctypes.c_uint32 * 6)(*[1 << capability] * 3, 0, 0, 0)  # effective, permitted, inheritable
+    if libc.prctl(8, 1, 0, 0, 0):  # PR_SET_KEEPCAPS
+        raise OSError("the capabilities cannot be kept")
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    if libc.capset(header, sets) or libc.prctl(47, 2, capability, 0, 0):  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE
+        raise OSError("the capability cannot be passed on")
+
+
 def make_removable(place: Path) -> None:
     for folder, _, _ in os.walk(place):
         os.chmod(folder, 0o755)
     shutil.rmtree(place)
+
+
+def sweep_dir(cli, name="little") -> Path:
+    return cli.root / "sweeps" / name
+
+
+def endings(cli, number: int, name: str = "little") -> list[str]:
+    return [attempt.ending for attempt in record(cli, name).attempts(number)]
+
+
+def states(cli) -> list[State]:
+    return [t.state for t in record(cli).trials()]
+
+
+def trains(cli, number: int, epochs: int = 1) -> bool:
+    """Whether this trial runs and has measured so many epochs."""
+    if not (cli.root / "sweeps" / "little" / "sweep.db").exists():
+        return False
+    return any(t.number == number and t.state is State.RUNNING and t.epochs >= epochs for t in record(cli).trials())
+
+
+def some(cases, *fast):
+    """The names of all cases, of which only the `fast` ones run every time."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.fault_slow) for name in cases]

@@ -81,7 +81,7 @@ def spoil(pictures: Path, tmp_path: Path) -> list[str]:
     return ["empty.png", "text.png", "cut.jpg", "bomb.png", "fifo.png", "linked.png", "broken.png"]
 
 
-def test_case_41_check_data_names_every_bad_file(cli, pictures, tmp_path):
+def test_case_41_check_data_names_every_bad_file(cold, pictures, tmp_path):
     bad = spoil(pictures, tmp_path)
     (pictures / "unwanted").mkdir()
     (pictures / "cat" / "really.jpg").write_bytes((pictures / "cat" / "1.png").read_bytes())
@@ -89,7 +89,7 @@ def test_case_41_check_data_names_every_bad_file(cli, pictures, tmp_path):
     def little_memory() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (300 * 2**20, 300 * 2**20))
 
-    done = cli("check-data", pictures, code=2, preexec_fn=little_memory, env={"OPENBLAS_NUM_THREADS": "1"})
+    done = cold("check-data", pictures, code=2, preexec_fn=little_memory, env={"OPENBLAS_NUM_THREADS": "1"})
     lines = done.stdout.splitlines()
     assert sorted(line.split(": ")[0].split("/")[-1] for line in lines if line.startswith("bad   cat/")) == sorted(bad)
     (bomb,) = [line for line in lines if "bomb.png" in line]
@@ -97,24 +97,24 @@ def test_case_41_check_data_names_every_bad_file(cli, pictures, tmp_path):
     assert any("unwanted' has no images" in line for line in lines)
     assert any(line.startswith("note  cat/really.jpg: is a PNG image") for line in lines)
     assert f"{len(bad) + 1} bad" in done.stderr
-    assert not cli.root.exists()
-    found = json.loads(cli("check-data", pictures, "--json", code=2).stdout)
+    assert not cold.root.exists()
+    found = json.loads(cold("check-data", pictures, "--json", code=2).stdout)
     assert len(found["bad"]) == len(bad) and found["classes"] == 3
 
 
-def test_case_41_a_sweep_refuses_bad_images_or_skips_them_as_declared(cli, pictures, folder_file, tmp_path):
+def test_case_41_a_sweep_refuses_bad_images_or_skips_them_as_declared(cold, pictures, folder_file, tmp_path):
     bad = spoil(pictures, tmp_path)
-    refused = cli("run", folder_file, *PLAIN, code=2).stderr
-    assert "cat/" in refused and not (cli.root / "sweeps").exists()
+    refused = cold("run", folder_file, *PLAIN, code=2).stderr
+    assert "cat/" in refused and not (cold.root / "sweeps").exists()
     folder_file.write_text(FOLDER.replace("size=(8, 8)", 'size=(8, 8), on_bad="skip"'))
-    said = cli("run", folder_file, *PLAIN).stderr
+    said = cold("run", folder_file, *PLAIN).stderr
     assert f"{len(bad)} bad images skipped" in said
-    assert [t.state for t in record(cli, "folder").trials()] == [State.COMPLETE] * 2
-    (meta,) = (cli.root / "cache").glob("*/meta.json")
+    assert [t.state for t in record(cold, "folder").trials()] == [State.COMPLETE] * 2
+    (meta,) = (cold.root / "cache").glob("*/meta.json")
     told = json.loads(meta.read_text())
     assert sorted(Path(b["path"]).name for b in told["skipped"]) == sorted(bad)
     assert sum(told["counts"].values()) == 16
-    assert "skipped" in cli("run", folder_file, *PLAIN).stderr  # every time
+    assert "skipped" in cold("run", folder_file, *PLAIN).stderr  # every time
 
 
 def test_case_41_a_file_that_may_not_be_read(cli, pictures, tmp_path):

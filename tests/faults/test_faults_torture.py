@@ -12,18 +12,26 @@ import time
 
 import pytest
 from fault_hooks import gone, workers_of
-from fault_tools import SYNTHETIC, record, told
+from fault_tools import KERAS_TUNER, SYNTHETIC, record, told
 
 from imgclf_sweep.trial import State
 
 DELAY = {"delay": 0.05}
 
 
+TPE = ("--sampler", "tpe")
+
+
 @pytest.mark.parametrize(
-    ("trials", "kills"), [(40, 10), pytest.param(200, 50, marks=pytest.mark.fault_slow)], ids=["small", "whole"]
+    ("trials", "kills", "search"),
+    [
+        pytest.param(40, 10, TPE, id="small"),
+        pytest.param(200, 50, TPE, id="whole", marks=pytest.mark.fault_slow),
+        pytest.param(40, 8, KERAS_TUNER, id="keras-tuner", marks=pytest.mark.fault_slow),
+    ],
 )
-def test_case_04_killed_again_and_again_it_ends_as_if_undisturbed(cli, digits_file, trials, kills):
-    command = ("run", digits_file, *SYNTHETIC, "--pruner", "none", "--sampler", "tpe", "--epochs", 3, "--workers", 1)
+def test_case_04_killed_again_and_again_it_ends_as_if_undisturbed(cli, digits_file, trials, kills, search):
+    command = ("run", digits_file, *SYNTHETIC, "--pruner", "none", *search, "--epochs", 3, "--workers", 1)
     command += ("--trials", trials)
     cli(*command, "--name", "whole", synthetic=DELAY)
     torn = Torn(cli, (*command, "--name", "torn"), random.Random(trials))

@@ -3,9 +3,10 @@ trains. Each name holds the number of its case in the table of docs/reliability.
 
 from __future__ import annotations
 
+import optuna
 import pytest
 from fault_hooks import hooked
-from fault_tools import SYNTHETIC, record
+from fault_tools import BOTH, SYNTHETIC, record
 
 from imgclf_sweep.trial import Kind, State
 
@@ -175,6 +176,11 @@ def test_case_30_the_same_error_three_times_stops_with_one_traceback_of_the_user
     assert "every trial fails in the same way: " in done.stderr and "run the same command again" in done.stderr
     trials = record(cli, "broken").trials()
     assert [(t.state, t.kind, t.attempts) for t in trials] == [(State.FAILED, Kind.BUILD, 1)] * 3
+    file.write_text(BROKEN.replace('units + "1"', "units + 1"))
+    again = ("run", file, "--workers", 1, "--trials", 4)
+    assert "--allow-change" in cli(*again, code=2).stderr  # another network under the same record
+    cli(*again, "--allow-change")
+    assert [t.state for t in record(cli, "broken").trials()] == [State.FAILED] * 3 + [State.COMPLETE]
 
 
 @pytest.mark.parametrize(
@@ -187,20 +193,27 @@ def test_case_30_the_same_error_three_times_stops_with_one_traceback_of_the_user
     ],
     ids=["syntax error", "exit", "segfault", "endless loop"],
 )
-def test_case_31_a_file_that_cannot_be_read_is_refused_with_its_line(cli, tmp_path, text, says):
+def test_case_31_a_file_that_cannot_be_read_is_refused_with_its_line(cold, tmp_path, text, says):
     file = tmp_path / "wrong.py"
     file.write_text(text)
     quick = "from imgclf_sweep import declare\ndeclare.read.__kwdefaults__['file_seconds'] = 4\n"
-    done = hooked(cli, quick, "run", file)
+    done = hooked(cold, quick, "run", file)
     assert done.returncode == 2 and says in done.stderr and "wrong.py" in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr and not cli.root.exists()
+    assert "Traceback" not in done.stderr and not cold.root.exists()
 
 
-def test_case_53_a_sweep_in_which_everything_fails_says_so(cli, digits_file):
-    done = cli("run", digits_file, *PLAIN, "--trials", 4, synthetic={"faults": {"*": ["diverge", 1, 9]}}, code=1)
+@pytest.mark.parametrize("search", BOTH)
+def test_case_53_a_sweep_in_which_everything_fails_says_so(cli, digits_file, search):
+    command = ("run", digits_file, *PLAIN, *search, "--trials", 4)
+    done = cli(*command, synthetic={"faults": {"*": ["diverge", 1, 9]}}, code=1)
     assert "no trial succeeded" in done.stdout + done.stderr
     assert "4 failed" in cli("status", "little").stdout and "val_loss is nan" in cli("trials", "little").stdout
     assert "none" in cli("best", "little").stdout and cli.json("best", "little") is None
+    (study,) = optuna.get_all_study_summaries(f"sqlite:///{cli.root}/sweeps/little/optuna.db")
+    assert study.n_trials == 4 and study.best_trial is None
+    assert (cli.root / "sweeps/little/keras_tuner/oracle.json").exists() == bool(search)
+    again = cli(*command, code=1)
+    assert "already has 4 of 4" in again.stdout
 
 
 def test_a_full_disk_under_a_trial_pauses_the_sweep_and_fails_nothing(cli, digits_file):

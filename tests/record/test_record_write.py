@@ -143,6 +143,23 @@ def test_a_transaction_is_all_or_nothing_and_one_inside_joins_it(directory: Swee
     assert [t.number for t in record.trials()] == [0, 2] and record.state() == {"oracle": "{}"}
 
 
+def test_outcomes_wait_for_the_disk_and_epochs_do_not(opened) -> None:
+    record, seen = opened(), []
+    record._connection.set_trace_callback(lambda sql: seen.append((sql, record._durable)))
+    token = begun(record)
+    record.measured(0, token, Measurement(1, {"val_accuracy": 0.1}, 0.1))
+    record.finish(0, token, DONE)
+    with record.transaction(durable=False):
+        record.propose(Suggestion(1, {}, 5))
+        record.keep_state({"oracle": "{}"})
+    record.event("test_opened")
+    record._connection.set_trace_callback(None)
+    settings = [sql for sql, _ in seen if sql.startswith("PRAGMA")]
+    assert settings == [f"PRAGMA synchronous = {mode}" for mode in ("NORMAL", "FULL", "NORMAL", "FULL")]
+    assert [durable for sql, durable in seen if sql == "COMMIT"] == [True, False, False, True, False, True]
+    assert record._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
 def test_state_keeps_the_last_entry_of_each_key(opened) -> None:
     record = opened()
     record.keep_state({"oracle": '{"a": 1}', "trial_0": "1"})

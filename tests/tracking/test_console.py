@@ -18,7 +18,7 @@ from synthetic_sweep import attempt, end, finished, make_sweep, play, suggestion
 from imgclf_sweep import Choice, SearchSpace
 from imgclf_sweep.tracking.console import ConsoleTracker, is_live
 from imgclf_sweep.tracking.progress import Progress, duration, outcome_text, params_text, time_left
-from imgclf_sweep.tracking.protocol import SweepInfo
+from imgclf_sweep.tracking.protocol import SweepInfo, TimeLeft
 from imgclf_sweep.trial import Kind, Measurement, Outcome, State, Suggestion
 
 PROGRAM = f"""
@@ -219,33 +219,40 @@ def test_only_complete_trials_can_be_the_best() -> None:
     assert progress.best is not None and progress.best[0].number == 0
 
 
-def test_the_time_left_is_a_range_that_narrows() -> None:
-    progress = Progress(replace(info(), trials=100, workers=2), 0.0)
-    assert progress.left() is None and time_left(None) == "time left not known yet"
-    widths = []
-    for number in range(50):
-        seconds = 10.0 if number % 2 else 14.0
-        progress.ended(suggestion_of(number), Outcome(State.COMPLETE, 0.5, 1, 1, seconds))
-        low, high = progress.left()  # type: ignore[misc]
-        rest = (99 - number) * 12 / 2
-        assert number < 2 or low <= rest <= high
-        widths.append((high - low) / (high + low))
-    assert widths[-1] < widths[4] < widths[0]
-    low, high = progress.left()  # type: ignore[misc]
-    progress.started(suggestion_of(50), 0.0)
-    progress.measured(suggestion_of(50), Measurement(2, {}, 1.0))
-    assert sum(progress.left()) == pytest.approx(low + high - 12.0 / 2)  # half a trial less, for one of two workers
-    for number in range(50, 100):
-        progress.ended(suggestion_of(number), Outcome(State.COMPLETE, 0.5, 1, 1, 12.0))
-    assert progress.left() == (0.0, 0.0)
-
-
 @pytest.mark.parametrize(
-    ("left", "text"),
-    [((9000.0, 12000.0), "2-4 h left"), ((170.0, 290.0), "2-5 min left"), ((290.0, 300.0), "about 5 min left")],
+    ("trials", "text"),
+    [
+        (None, "time left not known yet"),
+        ((0.0, 0.0), "up to 0 s left"),
+        ((0.0, 4.2), "up to 5 s left"),
+        ((41.3, 55.0), "about 41 s to 55 s left"),
+        ((170.0, 290.0), "about 2 min 50 s to 4 min 50 s left"),
+        ((1205.0, 1530.0), "about 20 min to 26 min left"),
+        ((1200.0, 1200.0), "about 20 min left"),
+        ((7900.0, 10100.0), "about 2 h 10 min to 2 h 50 min left"),
+        ((3500.0, 3700.0), "about 50 min to 1 h 10 min left"),
+        ((100000.0, 110000.0), "about 27 h 30 min to 31 h left"),
+    ],
 )
-def test_the_time_left_in_words(left: tuple[float, float], text: str) -> None:
-    assert time_left(left) == text
+def test_the_time_left_in_words(trials: tuple[float, float] | None, text: str) -> None:
+    assert time_left(TimeLeft(trials)) == text
+
+
+def test_the_end_of_the_run_is_said_beside_it() -> None:
+    assert time_left(TimeLeft((7900.0, 10100.0), 4810.0, "07:00")).endswith("left; 1 h 20 min until 07:00")
+    assert time_left(TimeLeft(None, 90.0)) == "time left not known yet; 1 min 30 s until the time is up"
+    assert time_left(TimeLeft(None, -3.0)).endswith("; the time is up")
+
+
+def test_the_time_left_is_said_now_and_then_where_no_display_shows_it() -> None:
+    clock, out = Clock(), io.StringIO()
+    tracker = ConsoleTracker(out, clock=clock, left=lambda: TimeLeft((300.0, 400.0)))
+    tracker.opened(info())
+    for number, clock.now in enumerate((10.0, 59.0, 61.0, 70.0, 122.0)):
+        attempt(tracker, number, 2)
+        end(tracker, finished(number, 2, State.COMPLETE))
+    said = [line for line in out.getvalue().splitlines() if line.endswith("left")]
+    assert said == [f"{n} of 8 trials done, about 5 min to 6 min 40 s left" for n in (3, 5)]
 
 
 @pytest.mark.parametrize(
@@ -259,3 +266,28 @@ def test_parameters_are_cut_to_a_width() -> None:
     assert params_text({"filters": (64, 32), "lr": 3.456789e-4}) == "filters=64-32 lr=0.0003457"
     assert params_text({"filters": (64, 32), "lr": 0.1}, 12) == "filters=6..."
     assert params_text({}) == "(no parameters)"
+
+
+def test_what_happens_to_many_lanes_at_once_is_one_line() -> None:
+    out = io.StringIO()
+    tracker = ConsoleTracker(out)
+    tracker.opened(replace(info(), trials=144, workers=144, lanes=144))
+    suggestions = [Suggestion(n, {"filters": 16}, epochs=5) for n in range(144)]
+    for suggestion in suggestions:
+        tracker.started(suggestion, 1)
+    for suggestion in suggestions:
+        tracker.interrupted(suggestion, "the worker died")
+    tracker.tick()
+    for suggestion in suggestions[:20]:
+        tracker.resumed(suggestion, [Measurement(1, {"val_accuracy": 0.5}, 1.0)])
+    tracker.resumed(suggestions[20], [Measurement(1, {"val_accuracy": 0.5}, 1.0)])
+    tracker.resumed(suggestions[21], [Measurement(2, {"val_accuracy": 0.5}, 1.0)])
+    tracker.ended(suggestions[3], Outcome(State.COMPLETE, 0.5, epoch=5, epochs=5))
+    lines = out.getvalue().splitlines()
+    assert "1 worker of 144 trials at a time" in lines[0]
+    assert lines[1:4] == [
+        "144 trials, 0 to 143, interrupted: the worker died; they will run again",
+        "21 trials, 0 to 20, go on after epoch 1 of 5",
+        "trial 21   goes on after epoch 2 of 5",
+    ]
+    assert lines[4].startswith("trial 3    COMPLETE") and len(lines) == 5

@@ -14,6 +14,7 @@ import pytest
 from hparams_checks import Board, check_board
 from synthetic_sweep import EPOCHS, attempt, end, finished, make_sweep, play, suggestion_of
 from tensorboard.compat.proto import event_pb2
+from tensorboard.plugins.hparams import metadata
 
 from imgclf_sweep import Objective, SearchSpace
 from imgclf_sweep.board import serve
@@ -213,6 +214,22 @@ def test_an_attempt_that_died_before_its_start_record_was_written(logs: Logs) ->
     (logs.root / "synth-0000").mkdir()
     attempt(tracker, 0, 1, count=2)
     assert kinds(logs.run(0)).count("_hparams_/session_start_info") == 1
+
+
+def test_what_is_left_of_a_proposal_that_the_record_lost_makes_room_for_the_one_under_its_number(logs: Logs) -> None:
+    other = Suggestion(1, {**suggestion_of(3).params}, EPOCHS)
+    tracker = logs.opened([finished(0, 4, State.COMPLETE)])
+    tracker.started(other, 1)
+    tracker.measured(other, Measurement(1, {"val_accuracy": 0.1}, 0.1), 0.1)
+    attempt(logs.opened([finished(0, 4, State.COMPLETE)]), 1, 2)  # after the loss of power it is asked for again
+    cells = {}
+    for event in logs.run(1).events():
+        for value in event.summary.value:
+            if value.tag == "_hparams_/session_start_info":
+                info = metadata.parse_session_start_info_plugin_data(value.metadata.plugin_data.content)
+                cells = {name: cell.number_value for name, cell in info.hparams.items()}
+    assert cells["dense_units"] == suggestion_of(1).params["dense_units"] != other.params["dense_units"]
+    assert len(logs.run(1).files) == 1 and set(logs.run(1).curve("val_accuracy")) == {1, 2}
 
 
 def test_a_promoted_trial_continues_its_parents_epochs(logs: Logs) -> None:

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from imgclf_sweep.models.cnn import build_cnn
-from imgclf_sweep.training.weights import load_weights, save_weights
+from imgclf_sweep.training.weights import (
+    BEST,
+    BEST_ARRAYS,
+    best_weights,
+    load_arrays,
+    load_weights,
+    save_arrays,
+    save_weights,
+    weights_of,
+)
 
 SMALL = {"filters": 4, "dense_units": 8, "batch_norm": True}
 
@@ -58,3 +67,35 @@ def test_weights_of_another_model_and_torn_files_are_refused(trained, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(OSError):
         load_weights(model(), path)
+
+
+def test_plain_arrays_make_the_same_keras_model_and_one_file_takes_the_other_s_place(tmp_path):
+    trained, other = model(), model()
+    save_weights(trained, tmp_path / BEST)
+    save_arrays(trained.get_weights(), tmp_path / BEST_ARRAYS)
+    assert best_weights(tmp_path) == [tmp_path / BEST_ARRAYS] and weights_of(tmp_path) == tmp_path / BEST_ARRAYS
+    load_weights(other, tmp_path / BEST_ARRAYS)
+    for one, two in zip(trained.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    with pytest.raises(ValueError):
+        load_weights(model(filters=6), tmp_path / BEST_ARRAYS)
+    save_weights(trained, tmp_path / BEST)
+    assert best_weights(tmp_path) == [tmp_path / BEST]
+    assert weights_of(tmp_path / "gone") == tmp_path / "gone" / BEST
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_torn_arrays_are_told_from_whole_ones(tmp_path, part):
+    save_arrays([np.ones((30, 40), np.float32)], tmp_path / BEST_ARRAYS)
+    whole = (tmp_path / BEST_ARRAYS).read_bytes()
+    (tmp_path / BEST_ARRAYS).write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(OSError, match="torn or holds no weights"):
+        load_arrays(tmp_path / BEST_ARRAYS)
+    with pytest.raises(FileNotFoundError, match="are gone"):
+        load_arrays(tmp_path / "gone.npz")
+
+
+def test_arrays_with_code_in_them_are_not_read(tmp_path):
+    np.savez(tmp_path / BEST_ARRAYS, np.array([print], dtype=object))
+    with pytest.raises(OSError, match="holds no weights"):
+        load_arrays(tmp_path / BEST_ARRAYS)

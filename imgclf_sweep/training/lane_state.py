@@ -1,0 +1,145 @@
+"""What stands between a job and the lane that trains it: its images on the device, its shape and inputs, its checkpoints and
+its best weights. Keras is not imported.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..models import knobs
+from ..space import Value
+from ..sweep import Sweep
+from . import images
+from .checkpoint import Checkpoint, Checkpoints, identity
+from .course import Course, Progress
+from .lanes import Data, Lanes, to_device
+from .lanes_shape import Inputs, Shape, inputs_of, shape_of
+from .protocol import Job, Setup
+from .weights import BEST_ARRAYS, load_arrays, save_arrays
+
+KEEP_SECONDS = 0.5
+"""A checkpoint is written when the last one is that old, and when a job is interrupted: after each of a digits network's epochs
+of 10 ms it would cost as much as the epoch. So a kill loses the epoch under way, or half a second of epochs."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The images of a part, on the device.  shape: (H, W, C).  train, validation: how many of each, 0 held out for part "all"."""
+
+    part: str
+    data: Data
+    shape: tuple[int, int, int]
+    classes: int
+    train: int
+    validation: int
+
+
+def resident(setup: Setup, part: str) -> Resident:
+    """Put the images of `part` ("train" or "all") on the device, as uint8: scaling is the program's.  Raises: SweepError."""
+    chosen = images.fitted(setup, part)
+    prepared, held = chosen.prepared, chosen.validation
+    validation = None if held is None else (np.ascontiguousarray(chosen.x[held]), chosen.y[held])
+    data = to_device(np.ascontiguousarray(chosen.x[chosen.train]), chosen.y[chosen.train], chosen.affine, validation)
+    counts = len(chosen.train), 0 if held is None else len(held)
+    return Resident(part, data, tuple(prepared.shape), len(prepared.classes), *counts)
+
+
+def asked(setup: Setup, job: Job, images: Resident) -> tuple[Shape, Inputs]:
+    """The shape and inputs of a job.  Raises: BadInput for what is no network for these images, or one not compiled."""
+    sweep, params = setup.sweep, job.suggestion.params
+    net = knobs.resolve(params)
+    shape = shape_of(
+        net,
+        image=images.shape,
+        classes=images.classes,
+        loss=sweep.loss,
+        batch=sweep.batch_size,
+        train=images.train,
+        validation=images.validation,
+        dropout=[
+            *(may_drop(sweep, "dropout", rate, i, "dropout" in params) for i, rate in enumerate(net.dropout)),
+            may_drop(sweep, "dense_dropout", net.dense_dropout, 0, "dense_dropout" in params),
+        ],
+    )
+    return shape, inputs_of(net, job.seed)
+
+
+def may_drop(sweep: Sweep, knob: str, rate: float, block: int, given: bool) -> bool:
+    """Whether a place has a dropout in the program of a trial of this `rate`: trials that are given the knob share theirs with
+    those of any other value of it, so that a rate of 0 is not compiled anew."""
+    if rate > 0 or not given or knob not in sweep.space:
+        return rate > 0
+    return any(_at(value, block) > 0 for value in sweep.space[knob].grid())
+
+
+def _at(value: Value, block: int) -> float:
+    """The rate of a block among values that may be lists, shorter ones too: those are of other networks."""
+    if isinstance(value, tuple):
+        return float(str(value[block])) if block < len(value) else 0.0
+    return float(str(value))
+
+
+class Keeper:
+    """Keeps one job's lane on disk as it is trained, and finds it again."""
+
+    def __init__(self, setup: Setup, job: Job) -> None:
+        self._checkpoints = Checkpoints(Path(job.directory), identity(setup, job))
+        self._epochs = job.suggestion.epochs
+        self._kept = 0, time.monotonic()  # the epoch that the newest is of, and when it was written
+
+    def keep(self, lanes: Lanes, lane: int, progress: Progress, seconds: float, at_once: bool = False) -> None:
+        """Write the state after the epoch last measured, if the newest checkpoint is old enough or it must be `at_once`; not
+        after the last of all, when there is nothing to go on with.
+
+        seconds: what the job has taken so far, earlier attempts included.   Raises: OSError.
+        """
+        epoch, (kept, when) = progress.measurements[-1].epoch, self._kept
+        if epoch in (kept, self._epochs) or not (at_once or time.monotonic() - when >= KEEP_SECONDS):
+            return
+        self._checkpoints.save(Checkpoint(epoch, progress.to_json(seconds), lanes.lane_state(lane)))
+        self._kept = epoch, time.monotonic()
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None; it need not be written again."""
+        found = self._checkpoints.newest()
+        if found is not None:
+            self._kept = found.epoch, time.monotonic()
+        return found
+
+    def find(self, lanes: Lanes, lane: int, inputs: Inputs) -> Progress | None:
+        """Give the lane the state of the newest checkpoint that is whole; None, and the lane as it was, where there is none."""
+        found = self.newest()
+        if found is None:
+            return None
+        try:
+            lanes.resume_lane(lane, inputs, found.arrays)
+        except ValueError as error:
+            print(f"the checkpoint of epoch {found.epoch} is passed over: {error}")
+            return None
+        return Progress.from_json(found.progress)
+
+
+def begin(lanes: Lanes, lane: int, job: Job, inputs: Inputs, keeper: Keeper | None) -> Progress | None:
+    """Give a lane a job: from its checkpoint, whose progress is returned; else from its parent's weights; else from fresh ones.
+
+    Raises: OSError for a parent's weights that are gone or torn, ValueError for those of another network.
+    """
+    found = None if keeper is None else keeper.find(lanes, lane, inputs)
+    if found is None:
+        lanes.set_lane(lane, inputs, None if job.start_from is None else load_arrays(job.start_from))
+    return found
+
+
+def next_epoch(job: Job, course: Course) -> int:
+    """The epoch that the job trains next, from 1."""
+    measured = course.progress.measurements
+    return 1 + (measured[-1].epoch if measured else job.suggestion.initial_epoch)
+
+
+def save_best(lanes: Lanes, lane: int, job: Job) -> None:
+    """Write the weights of a job's best epoch into its directory.  Raises: OSError."""
+    save_arrays(lanes.lane_weights(lane), Path(job.directory) / BEST_ARRAYS)
