@@ -52,6 +52,10 @@ def test_what_ran_out_of_memory_is_tried_alone():
     assert not alone(ended("lost", "preempted"))
 
 
+def test_what_was_lost_twice_is_tried_alone_so_that_it_takes_no_other_trial_along():
+    assert alone(ended("lost", "preempted", "lost")) and not alone(ended("crash", "lost"))
+
+
 def test_a_trial_given_up_names_all_its_exits():
     assert history(Kind.CRASH, "so", ended("crash")) == "so; so did all its 2 attempts"
     assert history(Kind.CRASH, "killed", ended("lost")) == "so; then killed"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ..sweep import Sweep
 from .keras_tuner_state import entries, whole
@@ -21,8 +25,9 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 def write_project(path: Path, checkpoints: Path, sweep: Sweep, state: Mapping[str, str]) -> None:
     """Write the project folder `path` whole, so that `Tuner(directory=path.parent, project_name=path.name)` sees every trial.
 
-    Reload it with `overwrite=False`. `checkpoints` holds `<number>/best.weights.h5`. The new folder is built beside the old
-    one and exchanged with it in one step, so that a kill leaves the old or the new.
+    Reload it with `overwrite=False`. `checkpoints` holds `<number>/best.weights.h5`, or plain arrays in `.npz`, which become
+    such a file. The new folder is built beside the old one and exchanged with it in one step, so that a kill leaves the old or
+    the new.
     """
     if "oracle" not in state:
         return
@@ -50,6 +55,30 @@ def _copy_weights(source: Path, folder: Path) -> None:
     for name, called in (("best.weights.h5", "checkpoint.weights.h5"), ("build_config.json", "build_config.json")):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / called)
+    arrays = source / "best.weights.npz"
+    with contextlib.suppress(ValueError, KeyError, EOFError, zipfile.BadZipFile):  # torn: the rest is of use without
+        if arrays.is_file():
+            with open(arrays, "rb") as opened, np.load(opened, allow_pickle=False) as archive:
+                write_keras([archive[f"arr_{i}"] for i in range(len(archive.files))], folder / "checkpoint.weights.h5")
+
+
+def write_keras(weights: Sequence[np.ndarray], path: Path) -> None:
+    """Write plain arrays, in the order of `get_weights()` of a network of the family "cnn", as Keras's `.weights.h5`.
+
+    Keras finds a layer's variables by its class and how many of that class there were before: `layers/conv2d_1/vars/0`.
+    """
+    import h5py  # Keras's own requirement
+
+    counts: dict[str, int] = {}
+    rest = list(weights)
+    with h5py.File(path, "w") as file:
+        while rest:
+            norm = rest[0].ndim == 1  # what begins with no kernel: gamma, beta, mean, variance
+            name = "batch_normalization" if norm else {4: "conv2d", 2: "dense"}[rest[0].ndim]
+            count, counts[name] = counts.get(name, 0), counts.get(name, 0) + 1
+            group = file.create_group(f"layers/{name}_{count}/vars" if count else f"layers/{name}/vars")
+            for i in range(4 if norm else 2):
+                group[str(i)] = rest.pop(0)
 
 
 def _exchange(new: Path, path: Path) -> None:

@@ -22,7 +22,7 @@ from ..trial import Measurement, Outcome, Suggestion
 from .compiled import CACHE
 from .course import Course, Progress
 from .failures import classify
-from .lane_groups import Group, Place, best_of, checkpoint, merge, size_for, state_bytes
+from .lane_groups import SIZES, Group, Place, best_of, checkpoint, merge, size_for, state_bytes
 from .lane_state import Keeper, Resident, asked, next_epoch, resident
 from .lanes import Program, Programs, is_state
 from .lanes_init import fresh
@@ -144,7 +144,7 @@ class FusedTrainer:
         while places:
             count = len(places)
             while count > 1 and not self._fits(shape, size_for(count, made)):
-                count //= 2
+                count = max(size for size in SIZES if size < count)
             size = size_for(count, made) if self._fits(shape, size_for(count, made)) else 1
             if self._groups and not self._fits(shape, size):
                 return

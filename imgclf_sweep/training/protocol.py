@@ -113,9 +113,10 @@ class Trainer(Protocol):
     ) -> Outcome | None:
         """Train, calling `on_epoch` after each epoch with finite metrics, and obey its reply.
 
-        With `on_resume`, a checkpoint is in the job's directory before `on_epoch` hears of an epoch (compiled, one of that
-        epoch or at most half a second older), and an attempt goes on from the newest whole one of the same job; its epochs'
-        numbers are then those of an attempt that was never interrupted. Where one is found `on_resume` is called and its reply obeyed; without it nothing is kept or looked for.
+        With `on_resume`, a checkpoint is in the job's directory before `on_epoch` hears of an epoch (compiled, one of that epoch
+        or at most half a second older), and an attempt goes on from the newest whole one of the same job; its epochs' numbers
+        are then those of an attempt that was never interrupted. Where one is found `on_resume` is called and its reply obeyed;
+        without it nothing is kept or looked for.
 
         Returns the outcome: COMPLETE; PRUNED after Reply.PRUNE; FAILED with kind and reason for whatever the job itself did
         wrong (it never raises for that); None after Reply.INTERRUPT. The best epoch's weights are on disk before it returns.

@@ -11,11 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from backends_driver import SPACE, Driver, a_sweep
 
 from imgclf_sweep.backends.exports import write_exports
-from imgclf_sweep.backends.keras_tuner_export import _exchange_at_once
+from imgclf_sweep.backends.keras_tuner_export import _exchange_at_once, write_keras
 from imgclf_sweep.backends.optuna_export import exported, write_study
 from imgclf_sweep.backends.optuna_study import readable
 from imgclf_sweep.space import Params
@@ -278,3 +279,20 @@ def test_a_name_in_the_record_that_the_space_no_longer_has_is_left_out(tmp_path:
     study = optuna.load_study(study_name=tmp_path.name, storage=f"sqlite:///{tmp_path / 'optuna.db'}")
     assert all(set(t.params) <= set(SPACE) for t in study.trials)
     assert study.trials[0].user_attrs["found"] == {"new": 7}
+
+
+def test_plain_arrays_become_the_weights_file_that_keras_loads(tmp_path: Path) -> None:
+    from imgclf_sweep.models.cnn import build_cnn
+    from imgclf_sweep.training.weights import load_weights
+
+    params = {"filters": [2, 3], "convs": [2, 1], "padding": "same", "batch_norm": [True, False], "dropout": 0.2}
+    ours, theirs = (
+        build_cnn(
+            {**params, "dense_units": 4, "dense_batch_norm": True, "dense_dropout": 0.1}, (8, 8, 1), 10, "kl_divergence"
+        )
+        for _ in range(2)
+    )
+    write_keras(ours.get_weights(), tmp_path / "checkpoint.weights.h5")
+    load_weights(theirs, tmp_path / "checkpoint.weights.h5")  # no optimizer is in it
+    for one, two in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
