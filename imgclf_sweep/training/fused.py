@@ -5,8 +5,6 @@ Only worker processes, and tests, import this file. Neither Keras nor TensorFlow
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -17,8 +15,7 @@ import jax
 import numpy as np
 
 from ..data.cache import Prepared
-from ..errors import SweepError
-from ..trial import Measurement, Outcome, Suggestion
+from ..trial import Measurement, Outcome
 from .compiled import CACHE
 from .course import Course, Progress
 from .failures import classify
@@ -27,12 +24,12 @@ from .lane_state import Keeper, Resident, asked, next_epoch, resident
 from .lanes import Program, Programs, is_state
 from .lanes_init import fresh
 from .lanes_shape import Inputs, Shape
+from .lanes_wide import own
 from .protocol import Compilations, Job, Paused, Reply, Setup
 from .weights import BEST_ARRAYS, load_arrays, save_arrays
 
 KEEPING = 0.05  # of the time may be spent on checkpoints, which pile up: those of many lanes are as many gigabytes
 MEMORY_PART = 0.85  # of the device's memory that lanes may take, by our estimate
-AHEAD = 2000  # configurations of a space looked at for the shapes they have; a larger grid is not run to its end
 COMPILERS = 16  # programs compiled side by side, at most
 WRITERS = 4  # threads that draw fresh weights and write the best ones
 
@@ -93,10 +90,10 @@ class FusedTrainer:
     def _weights(self, job: Job, shape: Shape, inputs: Inputs) -> Future[Sequence[np.ndarray]]:
         """What a job starts from: its parent's weights, or fresh ones, which take a while to draw."""
         if job.start_from is None:
-            return self._threads.submit(fresh, shape, inputs.initializer, inputs.seed)
+            return self._threads.submit(fresh, own(shape, inputs), inputs.initializer, inputs.seed)
         given: Future[Sequence[np.ndarray]] = Future()
         weights = load_arrays(job.start_from)
-        if [w.shape for w in weights] != [v.shape for v in shape.variables()]:
+        if [w.shape for w in weights] != [v.shape for v in own(shape, inputs).variables()]:
             raise ValueError(f"the weights are of another network: {job.start_from}")
         given.set_result(weights)
         return given
@@ -172,12 +169,9 @@ class FusedTrainer:
         self._ahead = False
         sizes = [size for made in self._sizes.values() for size in made]
         size = max(set(sizes), key=lambda size: (sizes.count(size), size))
-        for params in itertools.islice(self._setup.sweep.space.grid(), AHEAD):
-            job = Job(Suggestion(0, params, 1), "", 0, "")
-            with contextlib.suppress(SweepError):  # that trial itself will say so
-                shape, _ = asked(self._setup, job, self._images("train"))
-                if not self._sizes.get(shape):
-                    self._program(shape, size)
+        for shape in dict.fromkeys(self._images("train").programs.values()):
+            if not self._sizes.get(shape):
+                self._program(shape, size)
 
     def _start(self) -> Iterator[tuple[Group, Exception | None]]:
         """Set all groups to work, each as soon as its program is compiled: none waits for another's."""
@@ -252,11 +246,7 @@ class FusedTrainer:
         if place.saved is not None:
             place.saved.result()
             return
-        if place.group is not None:
-            best = place.group.lanes.lane_weights(place.at)
-        else:
-            assert place.found is not None  # nothing else is answered before it has a lane
-            best = best_of(place.found)
+        best = best_of(place) if place.group is None else place.group.lanes.lane_weights(place.at)
         save_arrays(best, Path(place.job.directory) / BEST_ARRAYS)
 
     def _failed(self, place: Place, error: Exception) -> Outcome:

@@ -16,6 +16,7 @@ from .course import Course
 from .lane_state import Keeper
 from .lanes import Data, Lanes, Program
 from .lanes_shape import Inputs, Shape
+from .lanes_wide import extract, own
 from .protocol import Job
 
 SIZES = [1, *(n * 2**i for i in range(12) for n in (2, 3))]
@@ -146,7 +147,9 @@ def checkpoint(place: Place, at_once: bool = False) -> None:
     place.kept = now
 
 
-def best_of(found: Checkpoint) -> list[np.ndarray]:
-    """The best weights that a checkpoint holds, in the order of `get_weights()`."""
-    count = sum(name.startswith("best/") for name in found.arrays)
-    return [found.arrays[f"best/{i}"] for i in range(count)]
+def best_of(place: Place) -> list[np.ndarray]:
+    """The best weights that the checkpoint holds from which a place goes on, in the order of `get_weights()`."""
+    assert place.found is not None, "it has begun"
+    count = sum(name.startswith("best/") for name in place.found.arrays)
+    arrays = [place.found.arrays[f"best/{i}"] for i in range(count)]
+    return extract(arrays, own(place.shape, place.inputs), place.shape)

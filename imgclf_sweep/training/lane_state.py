@@ -4,20 +4,25 @@ its best weights. Keras is not imported.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from ..errors import SweepError
 from ..models import knobs
-from ..space import Value
+from ..space import Params, Value
 from ..sweep import Sweep
 from . import images
 from .checkpoint import Checkpoint, Checkpoints, identity
 from .course import Course, Progress
 from .lanes import Data, Lanes, to_device
 from .lanes_shape import Inputs, Shape, inputs_of, shape_of
+from .lanes_wide import programs
 from .protocol import Job, Setup
 from .weights import BEST_ARRAYS, load_arrays, save_arrays
 
@@ -26,9 +31,15 @@ KEEP_SECONDS = 0.5
 of 10 ms it would cost as much as the epoch. So a kill loses the epoch under way, or half a second of epochs."""
 
 
+LOOKED_AT = 2000  # configurations of a space, for the shapes they have; a larger grid is not run to its end
+
+
 @dataclass(frozen=True)
 class Resident:
-    """The images of a part, on the device.  shape: (H, W, C).  train, validation: how many of each, 0 held out for part "all"."""
+    """The images of a part, on the device.  shape: (H, W, C).  train, validation: how many of each, 0 held out for part "all".
+
+    programs: which shape's program trains each shape of network that the sweep may ask for; one that is missing has its own.
+    """
 
     part: str
     data: Data
@@ -36,6 +47,7 @@ class Resident:
     classes: int
     train: int
     validation: int
+    programs: Mapping[Shape, Shape] = field(default_factory=dict)
 
 
 def resident(setup: Setup, part: str) -> Resident:
@@ -45,14 +57,31 @@ def resident(setup: Setup, part: str) -> Resident:
     validation = None if held is None else (np.ascontiguousarray(chosen.x[held]), chosen.y[held])
     data = to_device(np.ascontiguousarray(chosen.x[chosen.train]), chosen.y[chosen.train], chosen.affine, validation)
     counts = len(chosen.train), 0 if held is None else len(held)
-    return Resident(part, data, tuple(prepared.shape), len(prepared.classes), *counts)
+    alone = Resident(part, data, tuple(prepared.shape), len(prepared.classes), *counts)
+    return replace(alone, programs=programs(_shapes(setup.sweep, alone), setup.sweep.epochs))
+
+
+def _shapes(sweep: Sweep, images: Resident) -> Iterator[Shape]:
+    """Those of the networks of the space and of the known configurations, some more than once."""
+    known = (dict(suggestion.params) for suggestion in sweep.known_suggestions)
+    for params in itertools.chain(known, itertools.islice(sweep.space.grid(), LOOKED_AT)):
+        with contextlib.suppress(SweepError):  # that trial itself will say so
+            yield _shape(sweep, params, images)
 
 
 def asked(setup: Setup, job: Job, images: Resident) -> tuple[Shape, Inputs]:
-    """The shape and inputs of a job.  Raises: BadInput for what is no network for these images, or one not compiled."""
-    sweep, params = setup.sweep, job.suggestion.params
+    """The shape of the program that trains a job, and its inputs.
+
+    Raises: BadInput for what is no network for these images, or one not compiled.
+    """
+    params = job.suggestion.params
+    shape = _shape(setup.sweep, params, images)
+    return images.programs.get(shape, shape), inputs_of(knobs.resolve(params), job.seed)
+
+
+def _shape(sweep: Sweep, params: Params, images: Resident) -> Shape:
     net = knobs.resolve(params)
-    shape = shape_of(
+    return shape_of(
         net,
         image=images.shape,
         classes=images.classes,
@@ -65,7 +94,6 @@ def asked(setup: Setup, job: Job, images: Resident) -> tuple[Shape, Inputs]:
             may_drop(sweep, "dense_dropout", net.dense_dropout, 0, "dense_dropout" in params),
         ],
     )
-    return shape, inputs_of(net, job.seed)
 
 
 def may_drop(sweep: Sweep, knob: str, rate: float, block: int, given: bool) -> bool:

@@ -20,6 +20,7 @@ from .lanes_init import fresh
 from .lanes_programs import Program, Programs, compile_program, idle, use_cache
 from .lanes_shape import METRICS, Inputs, Shape
 from .lanes_step import Control, Data, State
+from .lanes_wide import embed, extract, own
 
 __all__ = ["Lanes", "Program", "Programs", "compile_program", "is_state", "to_device", "use_cache"]
 
@@ -67,20 +68,21 @@ class Lanes:
     def set_lane(self, lane: int, inputs: Inputs, weights: Sequence[np.ndarray] | None = None) -> None:
         """Give a lane a new trial, which starts with the next epoch.
 
-        weights: what it starts from, in the order of `get_weights()`; None: fresh ones.
+        weights: what it starts from, in the order of its own network's `get_weights()`; None: fresh ones.
         Raises: ValueError for weights of another network.
         """
         shape = self._program.shape
+        narrow = own(shape, inputs)
         if weights is None:
-            weights = fresh(shape, inputs.initializer, inputs.seed)
-        wanted, given = [v.shape for v in shape.variables()], [w.shape for w in weights]
+            weights = fresh(narrow, inputs.initializer, inputs.seed)
+        wanted, given = [v.shape for v in narrow.variables()], [w.shape for w in weights]
         if given != wanted:
             raise ValueError(f"the weights are of another network: {given}, not {wanted}")
+        weights = embed(weights, narrow, shape)
         if self.lanes == 1:
             self._state = _with_lanes(lanes_step.initial(weights, shape))
         else:
-            arrays = [np.asarray(w, np.float32) for w in weights]
-            self._state = self._program.begin(self._whole(), np.int32(lane), arrays)
+            self._state = self._program.begin(self._whole(), np.int32(lane), weights)
         self._inputs[lane], self._active[lane], self._begun[lane] = inputs, True, True
 
     def lane_state(self, lane: int) -> dict[str, np.ndarray]:
@@ -134,7 +136,8 @@ class Lanes:
     def lane_weights(self, lane: int, best: bool = True) -> list[np.ndarray]:
         """A lane's weights, those of its best epoch or of its last one, as the Keras model's `set_weights` takes them."""
         state = self._lane(lane)
-        return [np.array(w) for w in (state.best if best else state.weights)]
+        shape = self._program.shape
+        return extract(state.best if best else state.weights, own(shape, self._inputs[lane]), shape)
 
 
 def is_state(shape: Shape, arrays: Mapping[str, np.ndarray]) -> bool:

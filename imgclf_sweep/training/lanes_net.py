@@ -197,4 +197,9 @@ def penalty(shape: Shape, weights: Sequence[Array], l1: Array, l2: Array) -> Arr
     """What the regularisers of the convolutions' kernels add to the loss."""
     kernels = (w for w, v in zip(weights, shape.variables(), strict=True) if v.kind == "conv")
     blocks = (i for i in range(shape.blocks) for _ in range(shape.convs[i]))
-    return sum(l1[i] * jnp.abs(w).sum() + l2[i] * (w * w).sum() for i, w in zip(blocks, kernels, strict=True))
+    return sum(l1[i] * _size(w).sum() + l2[i] * (w * w).sum() for i, w in zip(blocks, kernels, strict=True))
+
+
+def _size(w: Array) -> Array:
+    """|w|, with a gradient of 0 at 0: JAX's own has 1 there, which would wake weights that are none (`lanes_wide`)."""
+    return w * jax.lax.stop_gradient(jnp.sign(w))

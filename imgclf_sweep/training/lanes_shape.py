@@ -137,11 +137,14 @@ def _layer(kernel: Variable, batch_norm: bool) -> list[Variable]:
 class Inputs:
     """What trials of one shape may differ in. Changing it compiles nothing.
 
+    filters, dense_units: of the trial's own network, which may be narrower than its program's (`lanes_wide`).
     initializer: as the knob `kernel_initializer`.
     dropout: a rate in [0, 1) for each block and last for the dense layer.  l1, l2: a penalty for each block's kernels.
     seed: of weights, shuffling and dropout, below 2**32.
     """
 
+    filters: tuple[int, ...]
+    dense_units: int
     optimizer: str
     initializer: str
     learning_rate: float
@@ -231,6 +234,8 @@ def inputs_of(net: CnnKnobs, seed: int) -> Inputs:
     if problem:
         raise BadInput(problem)
     return Inputs(
+        filters=net.filters,
+        dense_units=net.dense_units,
         optimizer=net.optimizer,
         initializer=net.kernel_initializer,
         learning_rate=LEARNING_RATES[net.optimizer] if net.learning_rate is None else net.learning_rate,

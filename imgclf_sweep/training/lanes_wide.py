@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from .choice import seconds
-from .lanes_shape import Shape
+from .lanes_shape import Inputs, Shape
 
 COMPILE_SECONDS = 2.3  # of one thread of an AMD EPYC server, for the program of a network of one block
 TRIALS = 8
@@ -23,9 +23,9 @@ TRIALS = 8
 networks differ in shape. It is no guess about the sweep at hand, whose trials' numbers may not depend on how many follow."""
 
 
-def narrowed(wide: Shape, filters: Sequence[int], dense_units: int) -> Shape:
-    """The shape of a network of these widths, one number of filters a block, that the program of `wide` trains."""
-    return replace(wide, filters=tuple(filters), dense_units=dense_units)
+def own(shape: Shape, inputs: Inputs) -> Shape:
+    """The shape of the network that `inputs` are of, trained in the program of `shape`."""
+    return replace(shape, filters=inputs.filters, dense_units=inputs.dense_units)
 
 
 def programs(shapes: Iterable[Shape], epochs: int) -> dict[Shape, Shape]:
@@ -44,7 +44,7 @@ def programs(shapes: Iterable[Shape], epochs: int) -> dict[Shape, Shape]:
 def holds(wide: Shape, narrow: Shape) -> bool:
     """Whether `narrow` differs from `wide` in nothing but being narrower, or in nothing."""
     widths = (*wide.filters, wide.dense_units), (*narrow.filters, narrow.dense_units)
-    return narrowed(narrow, wide.filters, wide.dense_units) == wide and all(
+    return replace(narrow, filters=wide.filters, dense_units=wide.dense_units) == wide and all(
         w >= n for w, n in zip(*widths, strict=True)
     )
 
