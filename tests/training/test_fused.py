@@ -18,7 +18,7 @@ from imgclf_sweep.trial import Kind, Outcome, State, Suggestion  # noqa: E402
 
 EPOCHS = 4
 SMALL = {"filters": 3, "dense_units": 8, "dropout": 0.2, "learning_rate": 0.01}
-OTHER = {"filters": 2, "dense_units": 4, "dropout": 0.2}
+OTHER = {"filters": 2, "dense_units": 4, "dropout": 0.2, "kernel_size": 2}
 TRIALS = [
     {**SMALL, "optimizer": "adam"},
     {**SMALL, "optimizer": "sgd", "momentum": 0.9, "l2": 0.001},
@@ -31,7 +31,9 @@ TRIALS = [
 def setup(digits):
     sweep = Sweep(
         dataset=datasets.digits(),
-        space=SearchSpace(filters=Choice([2, 3, 5]), dense_units=Choice([4, 8]), dropout=Choice([0.0, 0.4])),
+        space=SearchSpace(
+            filters=Choice([2, 3, 5]), dense_units=Choice([4, 8]), pool_size=Choice([2, 4]), dropout=Choice([0.0, 0.4])
+        ),
         batch_size=32,
         epochs=EPOCHS,
     )
@@ -244,10 +246,10 @@ def test_programs_are_compiled_ahead_for_the_spaces_other_shapes(setup, tmp_path
     for lane in range(2):
         trainer.begin(lane, job(lane, {"filters": 3, "dense_units": 8, "dropout": 0.4}, tmp_path, epochs=1))
     drive(trainer, [0, 1])
-    assert trainer._programs.count == 6  # 3 filters by 2 dense layers; dropout is an input
-    trainer.begin(0, job(5, {"filters": 5, "dense_units": 4, "dropout": 0.0}, tmp_path, epochs=1))
+    assert trainer._programs.count == 2  # one a pool size: widths and dropout are inputs
+    trainer.begin(0, job(5, {"filters": 5, "dense_units": 4, "pool_size": 4, "dropout": 0.0}, tmp_path, epochs=1))
     drive(trainer, [0])
-    assert trainer._programs.count == 6
+    assert trainer._programs.count == 2
 
 
 def test_sizes_of_programs_are_few_and_leave_little_idle():
