@@ -2,6 +2,7 @@
 
     python -m benchmarks.endurance                                   (1,000 trials of Keras `fit` on the digits)
     python -m benchmarks.endurance --trainer synthetic               (the same with the trainer that trains nothing)
+    python -m benchmarks.endurance --trainer compiled                (one program for all)
     python -m benchmarks.endurance --trials 200 --workers 2 --backend keras-tuner --sampler random
 
 One row is printed for every `--every` finished trials. Workers are replaced as the sweep runs; the column "workers" counts the
@@ -139,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--every", type=int, default=100, help="finished trials between two rows")
-    parser.add_argument("--trainer", choices=["fit", "synthetic"], default="fit")
+    parser.add_argument("--trainer", choices=["fit", "compiled", "synthetic"], default="fit")
     parser.add_argument("--limit-images", type=int, default=100, help="images that are searched with")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--backend", default="optuna")

@@ -1,6 +1,7 @@
 """Runs that have an end: what is begun, stopped, continued and retrained, through the real command and real workers."""
 
 import json
+import re
 import signal
 import time
 from datetime import datetime, timedelta
@@ -196,7 +197,7 @@ def test_then_retrain_ends_with_the_final_score(cli, tmp_path):
     cli(*command, "--trials", 2)
     best = record(cli, "real").best()
     done = cli(*command, "--trials", 3, "--timeout", "30s", "--then", "retrain")
-    assert "time is up for the search: 2" in done.stdout and " s is kept for retraining" in done.stdout
+    assert re.search(r"time is up for the search: \d+ s is kept for retraining", done.stdout)
     assert len(record(cli, "real").trials()) == 2
     assert f"retraining trial {best.number} on train+validation: {best.epoch} epochs, 1 seed" in done.stdout
     directory = SweepDir(cli.root, "real")

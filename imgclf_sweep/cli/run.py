@@ -86,7 +86,7 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     sweep = read(file, note=note)
     overrides = {key: options[key] for key in ("backend", "sampler", "pruner", "epochs", "seed")}
     sweep = sweep.replaced(**overrides)
-    options["trainer"] = _trainer(directory, sweep, options)
+    options["trainer"], why = _trainer(directory, sweep, options)
     if not options["overwrite"]:
         _refuse_changed(directory, sweep, options)
     if not options["allow_network_fs"]:
@@ -98,6 +98,8 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     # refused now rather than in a worker
     split = parts(prepared, sweep.validation, sweep.seed, limit, sweep.validation_part)
     options["lanes"] = lanes(options["lanes"], options["trainer"], sweep, prepared, split, environments, trials)
+    if why:
+        note(why)
     if options["trainer"] == "fit":
         for line in announce(sweep, prepared, limit):
             note(line)
@@ -133,18 +135,17 @@ def _refuse_held(directory: SweepDir) -> None:
         raise Held(f"sweep '{directory.name}' is being run by {who}")
 
 
-def _trainer(directory: SweepDir, sweep: Sweep, options: dict[str, Any]) -> str:
-    """The trainer asked for; "auto" is the one that the sweep began with, or for a new one the faster that can train it."""
+def _trainer(directory: SweepDir, sweep: Sweep, options: dict[str, Any]) -> tuple[str, str]:
+    """The trainer asked for, and why in a line, where there is more to say; "auto" is that which the sweep began with, or
+    for a new one the faster that can train it."""
     from ..executors.devices import visible_gpus
     from ..record.read import Reader
     from ..training.choice import AUTO, choose
 
     if options["trainer"] == AUTO and directory.exists() and not options["overwrite"]:
-        return Reader(directory).info.trainer
+        return Reader(directory).info.trainer, ""
     chosen = choose(options["trainer"], sweep, gpu=options["gpus"] != 0 and bool(visible_gpus()))
-    if chosen.line:
-        note(chosen.line)
-    return chosen.trainer
+    return chosen.trainer, chosen.line
 
 
 def _refuse_changed(directory: SweepDir, sweep: Sweep, options: dict[str, Any]) -> None:
