@@ -5,8 +5,9 @@
     sweep retrain cifar_gray --trial 1 --seeds 3              the study's last network, scored
 
 Cost: known configuration 0 trains in 2 minutes on 2 cores (AMD EPYC, TensorFlow 2.21); 1 and the grid are not measured yet.
-Expected on the test images: known configuration 0 0.6011 (0.5913 to 0.6112 over 3 seeds; the study: 0.5507), 1 at least 0.669, not
-measured yet (the study: 0.6691, chosen on those very images; here the validation part chooses). See docs/reproduction.md.
+Expected on the test images: known configuration 0 0.6011 (0.5913 to 0.6112 over 3 seeds; the study: 0.5507), 1 at least
+0.669, not measured yet (the study: 0.6691, chosen on those very images; here the validation part chooses). See
+docs/reproduction.md.
 
 `l1l2` goes to Keras as the study wrote it, `L1L2(l1l2)`, which sets l1 alone. The study's grid took the two ends of dropout and
 l1l2. It names the epochs of its first network (10) and of its grid (5); those of its last are ours.

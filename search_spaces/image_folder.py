@@ -6,9 +6,9 @@
 
 `--on train` leaves the validation part out and keeps the best epoch, as the study did.
 
-Cost: known configuration 0 trains in 20 s on 2 cores (AMD EPYC, TensorFlow 2.21).  Expected on the test images: known configuration
-0 (1,094,250 parameters) 0.994 on the study's own photos; 0.9268 (0.8699 to 0.9756 over 3 seeds and 123 test images) on three classes
-of Sign Language Digits. See docs/reproduction.md.
+Cost: known configuration 0 trains in 20 s on 2 cores (AMD EPYC, TensorFlow 2.21).  Expected on the test images: known
+configuration 0 (1,094,250 parameters) 0.994 on the study's own photos; 0.9268 (0.8699 to 0.9756 over 3 seeds and 123 test
+images) on three classes of Sign Language Digits. See docs/reproduction.md.
 
 Images are read by OpenCV, resized to 100x100 by area and not scaled; 60% train, 20% measure trials, 20% are sealed. The study's
 network has 10 outputs, whatever the number of classes.
