@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-LINE_LIMIT = 8 * 2**20  # bytes; a longer message is not one of ours
+LINE_LIMIT = 64 * 2**20  # bytes; many lanes tell their whole past in one message, but a longer one is not one of ours
 PR_SET_PDEATHSIG = 1  # prctl(2)
 MARK = "IMGCLF_SWEEP_CHILD_{}"  # the name tells the child, so that one within another has both
 SEARCHES = 10  # at most, for what a child started; each finds only what was started during the one before

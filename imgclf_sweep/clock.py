@@ -73,6 +73,9 @@ class End:
         left = self.left()
         if left is None or self.deadline is None or self.deadline - self.wall() > left:
             return ""
-        moment, today = datetime.fromtimestamp(self.deadline), datetime.fromtimestamp(self.wall())
+        try:
+            moment, today = datetime.fromtimestamp(self.deadline), datetime.fromtimestamp(self.wall())
+        except (ValueError, OverflowError, OSError):  # a year after 9999
+            return ""
         soon = moment - today < timedelta(hours=20)
         return moment.strftime("%H:%M" if soon else "%Y-%m-%d %H:%M")

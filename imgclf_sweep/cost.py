@@ -23,6 +23,9 @@ from .trial import Measurement, Outcome, Suggestion
 
 FEWEST = 5  # trials to fit a regression to
 MOST = 500  # and at most, the latest: of those 5,000 that a record may hold, fitted between two epochs
+RELEARN = (
+    20  # times as many trials as news of them: sooner another fit tells hardly anything, and takes 50 ms of 500 trials
+)
 STRENGTHS = (0.03, 0.3, 3.0)  # of the ridge, for columns within 0 and 1
 HUBER = 1.345  # standard deviations; 95 % efficient where there are no outliers (Huber 1981)
 DOUBT = math.log(2)  # two more residuals, -DOUBT and DOUBT: what few trials tell may be wrong by a factor of two
@@ -68,6 +71,7 @@ class Costs:
         self._timings: dict[int, Timing] = {}
         self._ended: list[float] = []
         self._learned: Known | None = None
+        self._news = 0  # what was heard since
 
     def learn(self, suggestion: Suggestion, seconds: Mapping[int, float], total: float | None = None) -> None:
         """Take over what a record knows of a trial.  seconds: by epoch.   total: of a finished one."""
@@ -76,7 +80,7 @@ class Costs:
         if total is not None:
             timing.total = total
             self._ended.append(total)
-        self._learned = None
+        self._news += 1
 
     def measured(self, suggestion: Suggestion, measurement: Measurement) -> None:
         timing = self._timings.setdefault(suggestion.number, Timing(suggestion.params))
@@ -84,7 +88,7 @@ class Costs:
             del timing.epochs[epoch]  # an earlier attempt's, whose checkpoint was lost
         timing.epochs[measurement.epoch] = measurement.seconds
         if len(timing.epochs) <= 2:  # the later ones say more of this trial, but little of any other
-            self._learned = None
+            self._news += 1
 
     def ended(self, suggestion: Suggestion, outcome: Outcome) -> None:
         self.learn(suggestion, {}, outcome.seconds)
@@ -129,7 +133,8 @@ class Costs:
 
     def _known(self) -> Known | None:
         """What there is to learn from the trials with more than a first epoch or, while there are none, from all with one."""
-        if self._learned is None:
+        if self._learned is None or self._news * RELEARN >= max(len(self._timings), RELEARN):
+            self._news = 0
             measured = [t for t in self._timings.values() if t.epochs]
             timings = ([t for t in measured if t.settled] or measured)[-MOST:]
             if timings:
@@ -154,8 +159,8 @@ class Known:
 def _waver(timings: Sequence[Timing]) -> np.ndarray:
     found = [-DOUBT, DOUBT]
     for timing in timings:
-        later = [timing.epochs[epoch] for epoch in sorted(timing.epochs)][1:]
-        found += [math.log(max(seconds, TINY) / timing.usual) for seconds in later]
+        later, usual = [timing.epochs[epoch] for epoch in sorted(timing.epochs)][1:], timing.usual
+        found += [math.log(max(seconds, TINY) / usual) for seconds in later]
     return np.asarray(found)
 
 

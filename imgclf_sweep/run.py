@@ -272,7 +272,7 @@ class Loop:
         if kind is Kind.ENVIRONMENT:
             self._pause(reason)
             self._requeue(slot, attempt, kind, reason)
-        elif policy.again(kind, earlier, attempt.shared):
+        elif kind is Kind.PREEMPTED or policy.again(kind, earlier, attempt.shared):
             self._requeue(slot, attempt, kind, reason)
         else:
             self._finish(slot, attempt, replace(outcome, kind=kind, reason=policy.history(kind, reason, earlier)))

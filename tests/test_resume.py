@@ -246,3 +246,26 @@ def test_what_the_search_said_is_said_again_to_the_attempt_that_did_not_hear_it(
         assert kept.trial(0).state is State.PRUNED and dict(kept.trial(0).curve) == {1: 0.1, 2: 0.2}
         assert kept.trial(0).attempts == 2 and json.loads(json.dumps(kept.events("resumed")[0].data))["epoch"] == 2
     assert backend.heard == [1, 2, 1, 2]
+
+
+def test_a_trial_whose_worker_was_ended_because_of_another_goes_on_however_often(tmp_path):
+    from imgclf_sweep import Sweep, datasets
+    from imgclf_sweep.record.write import Record
+
+    class Data:
+        path, fingerprint = tmp_path / "data", "f"
+
+    class Goes(StopsOnce):
+        def report(self, number, epoch, value):
+            return False
+
+    def epoch(number):
+        return Measurement(number, {"val_accuracy": number / 10}, 0.1)
+
+    objective = Objective("val_accuracy", "max")
+    sweep = Sweep(dataset=datasets.digits(), objective=objective, epochs=4, trials=1)
+    preempted = Gone("w0", "", Kind.PREEMPTED, "its worker was ended because of another trial in it")
+    events = [preempted] * 5 + [Measured("w0", "", epoch(1)), Ended("w0", "", Outcome(State.COMPLETE, 0.1, 1, 1))]
+    with Record.open(SweepDir(tmp_path, "s"), sweep, trials=1, limit_images=None, data=Data) as kept:
+        Loop(SweepDir(tmp_path, "s"), kept, Goes(), Script(*events), Trackers([]), trials=1).run()
+        assert kept.trial(0).state is State.COMPLETE and kept.trial(0).attempts == 6

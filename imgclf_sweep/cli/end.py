@@ -42,12 +42,12 @@ def retrain(
     directory = find(root, name)
     record = Record.reopen(directory)
     try:
-        _retrain(directory, record, workers, number=trial, seeds=seeds, epochs=epochs, on=on)
+        _retrain(directory, record, workers, None, number=trial, seeds=seeds, epochs=epochs, on=on)
     finally:
         record.close()
 
 
-def retrain_best(directory: SweepDir, record: Record, workers: int | None) -> None:
+def retrain_best(directory: SweepDir, record: Record, workers: int | None, gpus: int | None) -> None:
     """What `run --then retrain` ends with: `sweep retrain`, unless the best trial is the one that it was done with before."""
     best = record.best()
     if best is None:
@@ -55,7 +55,7 @@ def retrain_best(directory: SweepDir, record: Record, workers: int | None) -> No
     elif _is_retrained(directory, best):
         click.echo(f"trial {best.number} is retrained already: its score and model are in {printable(directory.best)}")
     else:
-        _retrain(directory, record, workers)
+        _retrain(directory, record, workers, gpus)
 
 
 def _is_retrained(directory: SweepDir, best: Trial) -> bool:
@@ -69,7 +69,7 @@ def _is_retrained(directory: SweepDir, best: Trial) -> bool:
     return told == (best.number, best.epoch, "train+validation")
 
 
-def _retrain(directory: SweepDir, record: Record, workers: int | None, **how: Any) -> None:
+def _retrain(directory: SweepDir, record: Record, workers: int | None, gpus: int | None, **how: Any) -> None:
     from ..data.cache import Prepared
     from ..ending import ended_by_signals
     from ..retrain import retrain as work
@@ -79,7 +79,7 @@ def _retrain(directory: SweepDir, record: Record, workers: int | None, **how: An
         score = work(
             directory,
             record,
-            lambda setup: make_executor(setup, directory.worker_logs, workers, how.get("seeds", 1)),
+            lambda setup: make_executor(setup, directory.worker_logs, workers, gpus, how.get("seeds", 1)),
             prepared=Prepared.open(Path(record.info.data)),
             note=lambda line: click.echo(line),
             **how,

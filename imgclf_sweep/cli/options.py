@@ -19,6 +19,9 @@ DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d
 COUNT = click.IntRange(1, 2**32 - 1)  # as high as `sweep.MOST`; importing that here would cost `--help` NumPy
 
 
+YEARS = 10 * 366 * 86400.0  # longer than any sweep; dates end in the year 9999
+
+
 class Duration(click.ParamType):
     """Seconds, from `90`, `90s`, `30m`, `8h` or `1h30m`."""
 
@@ -31,8 +34,8 @@ class Duration(click.ParamType):
         seconds = 0.0
         if match:
             seconds = sum(float(n or 0) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True))
-        if seconds <= 0:
-            self.fail(f"{value!r} is not a duration above 0 such as 90s, 30m, 8h or 1h30m", param, ctx)
+        if not 0 < seconds <= YEARS:
+            self.fail(f"{value!r} is not a duration above 0, up to 10 years, such as 90s, 30m, 8h or 1h30m", param, ctx)
         return seconds
 
 

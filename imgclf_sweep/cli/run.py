@@ -16,6 +16,7 @@ from .lanes import lanes
 from .options import COUNT, CountOrAll, Deadline, Duration, data_dir_option, note, prepared_images, root_option
 
 if TYPE_CHECKING:
+    from ..clock import End
     from ..ending import Ending
     from ..executors.protocol import Executor
     from ..executors.worker_process import Limits
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 )
 def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **options: Any) -> int:
     """Search the space that FILE declares. The same command continues a sweep that was stopped or killed."""
+    from ..clock import End
     from ..data.split import parts
     from ..declare import read
     from ..record.filesystem import refuse_network
@@ -81,6 +83,7 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     from ..record.write import Record
     from ..training.room import announce
 
+    end = End(options["timeout"], options["deadline"])  # decoding images counts too
     directory = SweepDir(root, file.stem if name is None else name)
     _refuse_held(directory)
     sweep = read(file, note=note)
@@ -117,10 +120,10 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     try:
         for line in record.notes:
             note(line)
-        pace = _pace(options, record, len(split.both) / len(split.train))
+        pace = _pace(end, options["then"], record, len(split.both) / len(split.train))
         code = _conduct(directory, record, trials, options, environments, pace)
         if options["then"]:
-            retrain_best(directory, record, options["workers"])
+            retrain_best(directory, record, options["workers"], options["gpus"])
         return code
     finally:
         record.close()
@@ -143,9 +146,11 @@ def _trainer(directory: SweepDir, sweep: Sweep, options: dict[str, Any]) -> tupl
     from ..training.choice import AUTO, choose
 
     if options["trainer"] == AUTO and directory.exists() and not options["overwrite"]:
-        return Reader(directory).info.trainer, ""
-    chosen = choose(options["trainer"], sweep, gpu=options["gpus"] != 0 and bool(visible_gpus()))
-    return chosen.trainer, chosen.line
+        asked, said = Reader(directory).info.trainer, True
+    else:
+        asked, said = options["trainer"], False
+    chosen = choose(asked, sweep, gpu=options["gpus"] != 0 and bool(visible_gpus()))
+    return chosen.trainer, "" if said else chosen.line
 
 
 def _refuse_changed(directory: SweepDir, sweep: Sweep, options: dict[str, Any]) -> None:
@@ -177,16 +182,14 @@ def _environments(options: dict[str, Any], trials: int) -> list[dict[str, str]]:
     return [] if workers == 0 else planned
 
 
-def _pace(options: dict[str, Any], record: Record, images: float) -> Pace:
-    """The time that a run beginning now has, put on record for `status`.  images: as many times a trial's to retrain on."""
-    from ..clock import End
+def _pace(end: End, then: str | None, record: Record, images: float) -> Pace:
+    """The time that a run has, put on record for `status`.  images: as many times a trial's to retrain on."""
     from ..pacing import Pace
 
-    end = End(options["timeout"], options["deadline"])
     left = end.left()
     if left is not None:
-        record.event("limited", until=end.wall() + left, then=options["then"])
-    return Pace(end, images if options["then"] else None, record.epoch_seconds())
+        record.event("limited", until=end.wall() + left, then=then)
+    return Pace(end, images if then else None, record.epoch_seconds())
 
 
 def _conduct(
@@ -267,11 +270,11 @@ def _needed(record: Record, history: Sequence[Trial]) -> set[int]:
         return backend.needed()
 
 
-def make_executor(setup: Setup, logs: Path, workers: int | None, most: int) -> Executor:
-    """The executor for `workers` processes (None: what fits the machine, 0: this process), at most `most`."""
+def make_executor(setup: Setup, logs: Path, workers: int | None, gpus: int | None, most: int) -> Executor:
+    """The executor for `workers` processes (None: what fits the machine, 0: this process), at most `most`, on `gpus` GPUs."""
     from ..executors.devices import plan
 
-    planned = plan(workers, None, None, most=most, trainer=setup.trainer, note=note)
+    planned = plan(workers, gpus, None, most=most, trainer=setup.trainer, note=note)
     return open_executor(setup, [] if workers == 0 else planned, logs)
 
 

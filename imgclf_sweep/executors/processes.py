@@ -139,9 +139,9 @@ class ProcessExecutor:
         worker = self._workers.get(_name(slot))
         return worker if worker is not None else self._replace(_name(slot))
 
-    def _replace(self, name: str) -> Worker:
+    def _replace(self, name: str, whole: bool = False) -> Worker:
         try:
-            return self._employ(name)
+            return self._employ(name, whole)
         except OSError as error:
             raise StoreError(no_process(error)) from error
 
@@ -156,7 +156,7 @@ class ProcessExecutor:
                 self._dismiss(worker)
         if set(SHARES) & set(self._environments[name]):
             self._dismiss(self._workers.get(name))
-            self._employ(name, whole=True)
+            self._replace(name, whole=True)
 
     def wait(self, timeout: float) -> list[Event]:
         events: list[Event] = []
@@ -173,7 +173,7 @@ class ProcessExecutor:
 
     def reply(self, slot: str, token: str, reply: Reply) -> None:
         worker = self._workers.get(_name(slot))
-        if worker is not None:
+        if worker is not None and worker.slot_of(token) == slot:  # else it died, and its replacement asked nothing
             worker.answer(slot, token, reply)
 
     @property
@@ -240,7 +240,9 @@ class ProcessExecutor:
         measurements = measurements_from_json(
             message.get("measurements") if kind == "resumed" else [message.get("measurement")]
         )
-        worker.unanswered += 1
+        if held_in is not None:
+            worker.unanswered += 1
+            worker.jobs[held_in].epoch = measurements[-1].epoch
         worker.epoch_ended(max(m.seconds for m in measurements))
         yield Resumed(slot, token, measurements) if kind == "resumed" else Measured(slot, token, measurements[0])
 

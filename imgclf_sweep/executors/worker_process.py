@@ -38,10 +38,12 @@ class Limits:
 
 @dataclass
 class Held:
-    """A job that a worker has.  began: when, of a ready worker.  stopped: it took too long and was told to stop."""
+    """A job that a worker has.  began: when, of a ready worker.  epoch: the last it measured.  stopped: it took too long and was
+    told to stop."""
 
     job: Job
     began: float | None
+    epoch: int = 0
     stopped: bool = False
 
 
@@ -83,8 +85,9 @@ class Worker:
 
     def answer(self, slot: str, token: str, reply: Reply) -> None:
         """Among several jobs, one whose time is over is stopped here, between two epochs, and costs the others nothing."""
-        held = self.jobs.get(slot)
-        if held is not None and len(self.slots) > 1 and reply is Reply.GO and self.is_late(held):
+        held = self.jobs[slot]
+        done = held.epoch >= held.job.suggestion.epochs
+        if len(self.slots) > 1 and reply is Reply.GO and not done and self.is_late(held):
             held.stopped, reply = True, Reply.INTERRUPT
         self.unanswered -= 1
         self.child.send({"type": "reply", "token": token, "reply": reply.value})

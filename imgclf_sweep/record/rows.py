@@ -162,12 +162,18 @@ def best(found: Iterable[Trial], objective: Objective) -> Trial | None:
 
 
 def epoch_seconds(connection: sqlite3.Connection) -> dict[int, dict[int, float]]:
-    found: dict[int, dict[int, float]] = {}
-    for number, epoch, seconds in connection.execute(
-        "SELECT a.trial, m.epoch, m.seconds FROM attempt a CROSS JOIN measurement m ON m.attempt = a.id ORDER BY a.trial, a.n"
-    ):
-        found.setdefault(number, {})[epoch] = seconds
-    return found
+    found: dict[int, tuple[int, dict[int, float]]] = {}
+    rows = connection.execute(
+        "SELECT a.trial, a.n, m.epoch, m.seconds FROM attempt a CROSS JOIN measurement m ON m.attempt = a.id "
+        "ORDER BY a.trial, a.n"
+    )
+    for number, n, epoch, seconds in rows:
+        if (
+            number not in found or found[number][0] != n
+        ):  # a later attempt repeats what still counts of the earlier ones
+            found[number] = n, {}
+        found[number][1][epoch] = seconds
+    return {number: epochs for number, (_, epochs) in found.items()}
 
 
 def events(connection: sqlite3.Connection, kind: str | None) -> list[Event]:

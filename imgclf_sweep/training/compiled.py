@@ -23,8 +23,8 @@ CACHE = "compiled"  # the folder of compiled programs, beside the prepared image
 class CompiledTrainer:
     """Implements `Trainer` with a single lane of `training.lanes`. Trials of one shape share a program; memory stays flat.
 
-    On one machine's processor a job's numbers follow from its seed alone, also in another process, and also where it was
-    interrupted and resumed in between. They are those of Keras `fit` but for rounding and the random numbers drawn.
+    On one machine's processor a job's numbers follow from its seed and the declared sweep, also in another process, and also
+    where it was interrupted and resumed in between. They are those of Keras `fit` but for rounding and the random numbers drawn.
     Raises: SweepError where the prepared data cannot be used.
     """
 

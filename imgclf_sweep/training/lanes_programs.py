@@ -120,7 +120,7 @@ class Programs:
     @contextlib.contextmanager
     def _alone(self, shape: Shape, lanes: int) -> Iterator[None]:
         """Hold this program's lock, so that another process that wants it too waits and then finds it on disk."""
-        if self.cache is None or not os.access(self.cache.parent, os.W_OK):
+        if self.cache is None or not os.access(self.cache if self.cache.exists() else self.cache.parent, os.W_OK):
             yield
             return
         key = hashlib.sha256(repr((shape, lanes, self.conv)).encode()).hexdigest()[:16]

@@ -64,7 +64,7 @@ def extract(weights: Sequence[np.ndarray], narrow: Shape, wide: Shape) -> list[n
     """The weights of the `narrow` network from those of the `wide` one that it was trained in."""
     variables = zip(weights, narrow.variables(), _views(narrow), _views(wide), strict=True)
     return [
-        np.ascontiguousarray(np.reshape(given, large)[_corner(small)]).reshape(variable.shape)
+        np.ascontiguousarray(np.reshape(np.asarray(given), large)[_corner(small)]).reshape(variable.shape)
         for given, variable, small, large in variables
     ]
 

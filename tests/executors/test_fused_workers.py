@@ -195,6 +195,28 @@ def test_a_job_that_hangs_ends_its_worker_and_only_it_is_blamed(make, tmp_path):
     assert "another trial" in gone["w0.1"].reason
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_an_answer_to_a_dead_worker_does_not_reach_its_replacement(make, tmp_path, lanes):
+    executor = make(lanes=lanes)
+    for i, slot in enumerate(executor.slots):
+        executor.start(slot, job(i, tmp_path))
+    heard, worker = [], executor._workers["w0"]
+    while not worker.ready or (lanes > 1 and worker.our_turn):
+        heard += executor.wait(0.01)
+    time.sleep(1)  # it measures and waits for our answer
+    os.kill(worker.pid, signal.SIGKILL)
+    while sum(isinstance(e, Gone) for e in heard) < lanes:
+        heard += executor.wait(0.2)
+    measured = [e for e in heard if isinstance(e, Measured)]
+    assert len(measured) == lanes
+    for event in measured:
+        executor.reply(event.slot, event.token, Reply.GO)
+    for i, slot in enumerate(executor.slots):
+        executor.start(slot, job(10 + i, tmp_path))
+    ended = [e for events in turns(executor, executor.slots) for e in events if not isinstance(e, Measured)]
+    assert {type(e) for e in ended} == {Ended} and len(ended) == lanes
+
+
 def test_killed_from_outside_it_is_replaced_with_nothing_left_behind(make, tmp_path):
     executor = make(delay=30)
     for i, slot in enumerate(executor.slots):
