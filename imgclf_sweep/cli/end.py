@@ -130,4 +130,4 @@ def board(name: str | None, root: Path, port: int | None) -> None:
     directory = chosen(root, name)
     if name is None:
         click.echo(f"showing the newest sweep, '{directory.name}'")
-    work(directory.logs, port=port)
+    work(directory.logs, port=port, say=click.echo)
