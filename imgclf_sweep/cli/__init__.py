@@ -59,7 +59,6 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         code = fail("interrupted", 130)
     except BrokenPipeError:  # `sweep trials | head -1`: who read us has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
     except OSError as error:
         if os.environ.get("IMGCLF_SWEEP_TRACEBACK"):
@@ -71,7 +70,20 @@ def main() -> None:
             raise
         hint = "IMGCLF_SWEEP_TRACEBACK=1 shows where; please report it"
         code = fail(f"internal error: {type(error).__name__}: {printable(error)} ({hint})", 1)
-    sys.exit(code or 0)
+    sys.exit(_written(code or 0))
+
+
+def _written(code: int) -> int:
+    """Write what is still to be written, while its failing can be told; at exit Python would show a traceback. The exit code."""
+    try:
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        code = code or fail(printable(error.strerror or error), StoreError.exit_code)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return code
 
 
 def _open_what_is_closed() -> None:
