@@ -201,7 +201,7 @@ def test_an_answer_to_a_dead_worker_does_not_reach_its_replacement(make, tmp_pat
     for i, slot in enumerate(executor.slots):
         executor.start(slot, job(i, tmp_path))
     heard, worker = [], executor._workers["w0"]
-    while not worker.ready or (lanes > 1 and worker.our_turn):
+    while not heard and (not worker.ready or (lanes > 1 and worker.our_turn)):
         heard += executor.wait(0.01)
     time.sleep(1)  # it measures and waits for our answer
     os.kill(worker.pid, signal.SIGKILL)
