@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "imgclf_sweep"
 
 FLOORS = [  # lowest first
-    {"errors", "text", "child", "quiet"},
+    {"errors", "text", "child", "quiet", "cores"},
     {"parameters", "space", "sweep", "trial", "sweepfile", "data", "models"},
     {"record", "backends", "executors", "tracking", "training"},
     {

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..cores import cores
 from ..errors import BadInput
 from ..text import listed, printable
 from .image import EXTENSIONS, problem, read_image
@@ -111,7 +112,7 @@ def decode(root: Path, files: tuple[File, ...], size: tuple[int, int], color: st
                 bad.append(str(error))
         return bad
 
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         bad = [line for lines in pool.map(chunk, range(0, len(files), CHUNK)) for line in lines]
     if bad:
         others = len(bad) - 1
@@ -127,7 +128,7 @@ def problems(listing: Listing) -> list[Bad]:
         found = ((path, problem(os.path.join(listing.root, path))) for path in paths[start : start + CHUNK])
         return [Bad(path, reason) for path, reason in found if reason is not None]
 
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return [bad for found in pool.map(chunk, range(0, len(paths), CHUNK)) for bad in found]
 
 
@@ -139,10 +140,6 @@ def without(listing: Listing, bad: list[Bad]) -> Listing:
         for part in (listing.train, listing.test)
     )
     return Listing(listing.root, listing.classes, train or (), test)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _parts(root: Path) -> tuple[Path, Path] | None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
+from ..cores import cores
 from ..errors import BadInput
 from . import memory
 
@@ -78,8 +79,8 @@ def plan(
         raise BadInput(f"--workers-per-gpu {workers_per_gpu}: this machine has {_gpus(len(there))} to use")
     if trainer == "compiled" and not any(importlib.util.find_spec(name) for name in JAX_ON_GPU):
         chosen = []
-    cores = 1 if trainer == "compiled" else 2  # compiled, two workers of one thread did twice the work of one with two
-    places = len(chosen) * (workers_per_gpu or 1) if chosen else max(1, (os.cpu_count() or 1) // cores)
+    each = 1 if trainer == "compiled" else 2  # compiled, two workers of one thread did twice the work of one with two
+    places = len(chosen) * (workers_per_gpu or 1) if chosen else max(1, cores() // each)
     if workers_per_gpu and workers and workers > places:
         raise BadInput(f"--workers {workers}: {_gpus(len(chosen))} with {workers_per_gpu} workers each make {places}")
     wanted = places if workers is None else max(workers, 1)
@@ -116,7 +117,7 @@ def worker_environments(workers: int, gpus: Sequence[str]) -> list[dict[str, str
         return [{"CUDA_VISIBLE_DEVICES": gpu} | shares[gpu] for i in range(workers) for gpu in (gpus[i % len(gpus)],)]
     if workers == 1:
         return [{}]
-    share = str(max(1, (os.cpu_count() or 1) // workers))
+    share = str(max(1, cores() // workers))
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
     flags = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()} if share == "1" else {}
     return [dict.fromkeys(names, share) | flags for _ in range(workers)]

@@ -5,7 +5,6 @@ Only worker processes, and tests, import this file. Neither Keras nor TensorFlow
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from ..cores import cores
 from ..data.cache import Prepared
 from ..trial import Measurement, Outcome
 from .compiled import CACHE
@@ -50,7 +50,7 @@ class FusedTrainer:
         self.lanes, self.recycle_after = setup.lanes, None
         self._setup = setup
         self._room = _device_bytes()
-        self._programs = Programs(threads=min(COMPILERS, os.cpu_count() or 1), cache=Path(setup.data).parent / CACHE)
+        self._programs = Programs(threads=min(COMPILERS, cores()), cache=Path(setup.data).parent / CACHE)
         self._threads = ThreadPoolExecutor(WRITERS, "weights")
         self._resident: Resident | None = None
         self._places: dict[int, Place] = {}  # by lane

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from imgclf_sweep.errors import BadInput
-from imgclf_sweep.executors import logs, memory
+from imgclf_sweep.executors import devices, logs, memory
 from imgclf_sweep.executors.devices import plan
 
 NVIDIA_SMI = """#!/bin/sh
@@ -98,7 +98,7 @@ def test_signals_have_names():
 def test_compiled_trials_have_a_worker_of_one_thread_for_every_core(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(devices, "cores", lambda: 4)
     compiled = plan(None, None, None, most=9, trainer="compiled")
     assert len(compiled) == 4 and len(plan(None, None, None, most=9, trainer="synthetic")) == 2
     assert {env["NPROC"] for env in compiled} == {"1"}
