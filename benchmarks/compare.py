@@ -98,7 +98,7 @@ def _declared(parameter: Parameter) -> dict[str, Any]:
 def _drawn(sweep: Sweep, trials: int) -> list[dict[str, Any]]:
     """What `sweep run` will propose."""
     backend = open_backend(sweep, [], {})
-    asked = [backend.ask(number, "w0") for number in range(trials)]
+    asked = [backend.ask(number) for number in range(trials)]
     return [dict(suggestion.params) for suggestion in asked if isinstance(suggestion, Suggestion)]
 
 

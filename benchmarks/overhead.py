@@ -147,7 +147,7 @@ def asks(sweep: Sweep, after: Sequence[int]) -> dict[int, float]:
         each: list[float] = []
         for _ in range(ASKS):
             began = time.perf_counter()
-            asked = backend.ask(number, "w0")
+            asked = backend.ask(number)
             backend.state()
             each.append(time.perf_counter() - began)
             if not isinstance(asked, Suggestion):  # a grid that has come to its end

@@ -67,6 +67,7 @@ class Loop:
         self.next_number = len(history)
         self.attempts = {t.number: t.attempts for t in history}
         self.running: dict[str, Attempt] = {}
+        self.asked_ahead = -1  # the number that was last asked for with every slot busy
         self.stopped_by_search: dict[int, int] = {}  # number -> the epoch after which the search stopped it
         self.disk = Keep(self.directory, self.record.sweep.objective, history, self.keep, self.backend.needed)
         self.disk.settle(self.queue)  # we may have been killed before it
@@ -132,7 +133,7 @@ class Loop:
                 continue
             if any(attempt.alone for attempt in self.running.values()):
                 return
-            suggestion = self._next(slot)
+            suggestion = self._next()
             if suggestion is None:
                 return
             alone = policy.alone(self.record.attempts(suggestion.number))
@@ -140,11 +141,22 @@ class Loop:
                 self.queue.insert(0, suggestion)
                 return
             self._start(slot, suggestion, alone)
+        self._propose_ahead()
 
-    def _next(self, slot: str) -> Suggestion | None:
+    def _propose_ahead(self) -> None:
+        """Every slot is busy: have the next trial ready for the first that is not, so that nobody waits for the search then.
+
+        Asked as soon as the last slot is filled, never later: what the search knows by then follows from the trials alone.
+        """
+        if not self.queue and self.asked_ahead != self.next_number:
+            self.asked_ahead = self.next_number
+            if (proposed := self._propose()) is not None:
+                self.queue.append(proposed)
+
+    def _next(self) -> Suggestion | None:
         """The first that can finish in time of those that wait, else of new ones; where none ever could, one all the same."""
         chosen = next((s for s in self.queue if self.pace.fits(s)), None)
-        while chosen is None and (proposed := self._propose(slot)) is not None:
+        while chosen is None and (proposed := self._propose()) is not None:
             self.queue.append(proposed)
             chosen = proposed if self.pace.fits(proposed) else None
         if chosen is None and self.queue:
@@ -153,13 +165,13 @@ class Loop:
             self.queue.remove(chosen)
         return chosen
 
-    def _propose(self, slot: str) -> Suggestion | None:
+    def _propose(self) -> Suggestion | None:
         """A new trial, recorded; no more than one a slot that never began, as the time was too short, until the next run."""
         unbegun = sum(self.attempts.get(s.number, 0) == 0 for s in self.queue)
         if self.ending is not None or self.next_number >= self.trials or unbegun >= len(self.executor.slots):
             return None
         with self.record.transaction(durable=False):  # lost with the power, it is asked for again
-            suggestion = self._ask(slot)
+            suggestion = self._ask()
             if isinstance(suggestion, Suggestion):
                 self.record.propose(suggestion)
             self.record.keep_state(self.backend.state())
@@ -173,10 +185,10 @@ class Loop:
         self.next_number += 1
         return suggestion
 
-    def _ask(self, slot: str) -> Suggestion | Wait | Exhausted:
+    def _ask(self) -> Suggestion | Wait | Exhausted:
         """The next proposal: a known configuration while there are any, then the backend's."""
         if self.next_number >= len(self.known):
-            return self.backend.ask(self.next_number, slot)
+            return self.backend.ask(self.next_number)
         suggestion = self.known[self.next_number]
         if self._is_searched(suggestion):
             self.backend.adopt(suggestion)

@@ -1,23 +1,16 @@
 """Trials that go on where they were stopped or killed, through the real command with real worker processes."""
 
-import json
 import os
 import signal
 import time
-from dataclasses import replace
 
 import pytest
 
-from imgclf_sweep import Objective
-from imgclf_sweep.executors.protocol import Ended, Gone, Measured, Resumed
 from imgclf_sweep.record.layout import SweepDir
 from imgclf_sweep.record.read import Reader
-from imgclf_sweep.run import Loop
 from imgclf_sweep.tracking.columns import OBJECTIVE
 from imgclf_sweep.tracking.events import Run
-from imgclf_sweep.tracking.protocol import Trackers
-from imgclf_sweep.training.protocol import Reply
-from imgclf_sweep.trial import Kind, Measurement, Outcome, State, Suggestion
+from imgclf_sweep.trial import State
 
 EPOCHS = 10
 SYNTHETIC = ("--trainer", "synthetic", "--pruner", "none", "--epochs", EPOCHS)
@@ -164,108 +157,3 @@ def test_real_training_killed_with_everything_ends_with_the_same_numbers(cli, di
         whole.trial(0).epoch,
         pytest.approx(whole.trial(0).value, rel=1e-6),
     )
-
-
-class Script:
-    """An executor whose events are written down beforehand; it notes what it is answered."""
-
-    slots = ("w0",)
-
-    def __init__(self, *events):
-        self.events, self.replies, self.jobs = list(events), [], []
-
-    def start(self, slot, job):
-        self.jobs.append(job)
-
-    def pid(self, slot):
-        return os.getpid()
-
-    def neighbours(self, slot):
-        return ()
-
-    def alone(self, slot):
-        pass
-
-    def wait(self, timeout):
-        return [replace(self.events.pop(0), token=self.jobs[-1].token)]
-
-    def reply(self, slot, token, reply):
-        self.replies.append(reply)
-
-    def close(self):
-        pass
-
-
-class StopsOnce:
-    """A search that stops its trial after epoch 2, and says so only when it first hears of that epoch."""
-
-    def __init__(self):
-        self.heard = []
-
-    def ask(self, number, worker):
-        return Suggestion(number, {}, 4)
-
-    def report(self, number, epoch, value):
-        self.heard.append(epoch)
-        return epoch == 2 and self.heard.count(2) == 1
-
-    def tell(self, number, outcome):
-        self.told = outcome
-
-    def needed(self):
-        return set()
-
-    def state(self):
-        return {}
-
-
-def test_what_the_search_said_is_said_again_to_the_attempt_that_did_not_hear_it(tmp_path):
-    from imgclf_sweep import Sweep, datasets
-    from imgclf_sweep.record.write import Record
-
-    class Data:
-        path, fingerprint = tmp_path / "data", "f"
-
-    def epoch(number):
-        return Measurement(number, {"val_accuracy": number / 10}, 0.1)
-
-    objective = Objective("val_accuracy", "max")
-    sweep = Sweep(dataset=datasets.digits(), objective=objective, epochs=4, trials=1)
-    directory = SweepDir(tmp_path, "s")
-    events = [
-        Measured("w0", "", epoch(1)),
-        Measured("w0", "", epoch(2)),
-        Gone("w0", "", Kind.LOST, "killed before it heard the answer"),
-        Resumed("w0", "", (epoch(1), epoch(2))),
-        Ended("w0", "", Outcome(State.PRUNED, 0.2, 2, 2)),
-    ]
-    executor, backend = Script(*events), StopsOnce()
-    with Record.open(directory, sweep, trials=1, limit_images=None, data=Data) as kept:
-        Loop(directory, kept, backend, executor, Trackers([]), trials=1).run()
-        assert executor.replies == [Reply.GO, Reply.PRUNE, Reply.PRUNE]
-        assert kept.trial(0).state is State.PRUNED and dict(kept.trial(0).curve) == {1: 0.1, 2: 0.2}
-        assert kept.trial(0).attempts == 2 and json.loads(json.dumps(kept.events("resumed")[0].data))["epoch"] == 2
-    assert backend.heard == [1, 2, 1, 2]
-
-
-def test_a_trial_whose_worker_was_ended_because_of_another_goes_on_however_often(tmp_path):
-    from imgclf_sweep import Sweep, datasets
-    from imgclf_sweep.record.write import Record
-
-    class Data:
-        path, fingerprint = tmp_path / "data", "f"
-
-    class Goes(StopsOnce):
-        def report(self, number, epoch, value):
-            return False
-
-    def epoch(number):
-        return Measurement(number, {"val_accuracy": number / 10}, 0.1)
-
-    objective = Objective("val_accuracy", "max")
-    sweep = Sweep(dataset=datasets.digits(), objective=objective, epochs=4, trials=1)
-    preempted = Gone("w0", "", Kind.PREEMPTED, "its worker was ended because of another trial in it")
-    events = [preempted] * 5 + [Measured("w0", "", epoch(1)), Ended("w0", "", Outcome(State.COMPLETE, 0.1, 1, 1))]
-    with Record.open(SweepDir(tmp_path, "s"), sweep, trials=1, limit_images=None, data=Data) as kept:
-        Loop(SweepDir(tmp_path, "s"), kept, Goes(), Script(*events), Trackers([]), trials=1).run()
-        assert kept.trial(0).state is State.COMPLETE and kept.trial(0).attempts == 6

@@ -28,7 +28,7 @@ class GridBackend:
         self._next = -1  # the number of the configuration that `_rest` yields next
         self._last: tuple[int, Params | None] = (-1, None)
 
-    def ask(self, number: int, worker: str) -> Suggestion | Exhausted:
+    def ask(self, number: int) -> Suggestion | Exhausted:
         params = self._configuration(number - self._first)
         return Exhausted() if params is None else Suggestion(number, dict(params), self._epochs)
 

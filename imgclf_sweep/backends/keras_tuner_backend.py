@@ -71,7 +71,7 @@ class KerasTunerBackend:
     def _trial(self, number: int) -> Any:
         return self._oracle.trials[self._ids[number]]
 
-    def ask(self, number: int, worker: str) -> Suggestion | Wait | Exhausted:
+    def ask(self, number: int) -> Suggestion | Wait | Exhausted:
         if number in self._ids:  # asked just before a kill that kept it from the record's trials
             return self._suggestion(number)
         with _quiet():

@@ -84,10 +84,10 @@ class OptunaBackend:
         assert isinstance(d, optuna.distributions.FloatDistribution)
         return trial.suggest_float(name, d.low, d.high, log=d.log)
 
-    def ask(self, number: int, worker: str) -> Suggestion | Exhausted:
+    def ask(self, number: int) -> Suggestion | Exhausted:
         with _quiet():
             if self._grid is not None:
-                proposed = self._grid.ask(number, worker)
+                proposed = self._grid.ask(number)
                 if not isinstance(proposed, Exhausted):
                     self._start(number, proposed.params)
                 return proposed

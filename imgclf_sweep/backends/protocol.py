@@ -29,9 +29,8 @@ class Backend(Protocol):
     Seeds. The proposal for number n depends only on the sweep's seed, n and what was told before: `SeedSequence([seed, n])`.
     """
 
-    def ask(self, number: int, worker: str) -> Suggestion | Wait | Exhausted:
-        """The configuration for trial `number`. `worker` is the asking slot's name, stable over the sweep ("w0", "w1", ...);
-        a worker has at most one open trial. After Wait or Exhausted the number is still free."""
+    def ask(self, number: int) -> Suggestion | Wait | Exhausted:
+        """The configuration for trial `number`. After Wait or Exhausted the number is still free."""
         ...
 
     def adopt(self, suggestion: Suggestion) -> None:

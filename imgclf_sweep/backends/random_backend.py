@@ -37,7 +37,7 @@ class RandomBackend:
         self._keys = {trial.number: _key(trial.params) for trial in history}
         self._tried = Counter(self._keys.values())
 
-    def ask(self, number: int, worker: str) -> Suggestion | Exhausted:
+    def ask(self, number: int) -> Suggestion | Exhausted:
         self._forget(number)  # asked before, and not used
         params = self._draw(np.random.default_rng(proposal_seeds(self._seed, number)), self._tried)
         if params is None:

@@ -68,8 +68,8 @@ class Driver:
         history = [from_json(json.loads(json.dumps(dataclasses.asdict(t)))) for t in self.trials]
         self.backend = open_backend(self.sweep, history, dict(self.kept))
 
-    def ask(self, worker: str = "w0") -> Suggestion | Wait | Exhausted:
-        answer = self.backend.ask(len(self.trials), worker)
+    def ask(self) -> Suggestion | Wait | Exhausted:
+        answer = self.backend.ask(len(self.trials))
         self.keep()  # in one transaction with the proposal
         if isinstance(answer, Suggestion):
             assert answer.number == len(self.trials)

@@ -21,9 +21,9 @@ class FailingBackend:
         if self._fails == (step, number):
             raise SweepError(f"the search library failed in {step} of trial {number}")
 
-    def ask(self, number: int, worker: str) -> Suggestion | Wait | Exhausted:
+    def ask(self, number: int) -> Suggestion | Wait | Exhausted:
         self._maybe("ask", number)
-        return self._inner.ask(number, worker)
+        return self._inner.ask(number)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         self._maybe("report", number)

@@ -99,7 +99,7 @@ class TestEveryBackend:
         driver = Driver(a_sweep(epochs=9, **search))
         open_ones: list[int] = []
         while len(driver.trials) < 18:
-            answer = driver.ask(f"w{len(open_ones)}")
+            answer = driver.ask()
             if isinstance(answer, Suggestion):
                 open_ones.append(answer.number)
             if isinstance(answer, (Wait, Exhausted)) or len(open_ones) == 3:
@@ -142,7 +142,7 @@ class TestEveryBackend:
         driver = Driver(a_sweep(epochs=4, **search))
         driver.run(6)
         assert driver.backend.state() == {}
-        driver.backend.ask(6, "w0")
+        driver.backend.ask(6)
         changed = driver.backend.state()
         assert len([key for key in changed if key.startswith("trial/")]) <= 1
         assert driver.backend.state() == {}
@@ -177,7 +177,7 @@ def test_every_search_named_in_a_sweep_is_made_and_no_other() -> None:
         for sampler in [None, *samplers]:
             for pruner in [None, *pruners]:
                 sweep = a_sweep(backend=backend, sampler=sampler, pruner=pruner, epochs=2)
-                answer = open_backend(sweep, [], {}).ask(0, "w0")
+                answer = open_backend(sweep, [], {}).ask(0)
                 assert isinstance(answer, Suggestion)
                 assert sweep.space.contains(answer.params)
         for wrong in ({"sampler": "genetic"}, {"pruner": "wilcoxon"}):

@@ -50,9 +50,9 @@ def test_the_model_with_open_trials_does_not_need_an_earlier_fit() -> None:
     first, second = bayesian(), bayesian()
     for driver in (first, second):
         driver.run(8)
-        assert isinstance(driver.ask("w0"), Suggestion)
+        assert isinstance(driver.ask(), Suggestion)
     second.cut()
-    proposals = [driver.ask("w1") for driver in (first, second)]
+    proposals = [driver.ask() for driver in (first, second)]
     assert proposals[0] == proposals[1]
     assert isinstance(proposals[0], Suggestion)
     assert proposals[0].params != first.trials[8].params
@@ -101,7 +101,7 @@ def test_hyperband_makes_a_second_worker_wait_for_a_rung() -> None:
     waited = False
     open_ones: list[int] = []
     for _ in range(200):
-        answer = driver.ask(f"w{len(open_ones)}")
+        answer = driver.ask()
         if isinstance(answer, Suggestion):
             open_ones.append(answer.number)
             continue
@@ -189,7 +189,7 @@ def test_the_kept_state_is_small_and_the_librarys_own() -> None:
 def test_the_parts_make_up_the_librarys_state(sampler: str) -> None:
     """Open trials, failed ones, and trials that end in another order than they began."""
     driver = Driver(a_sweep(epochs=4, backend="keras-tuner", sampler=sampler))
-    asked = [driver.ask(f"w{i}") for i in range(5)]
+    asked = [driver.ask() for i in range(5)]
     for suggestion in (asked[3], asked[0], asked[4]):
         assert isinstance(suggestion, Suggestion)
         driver.train(suggestion.number)
@@ -278,6 +278,6 @@ def test_a_build_function_reads_its_own_types_from_an_oracle() -> None:
     )
     backend = open_backend(a_sweep(space, backend="keras-tuner"), [], {})
     assert isinstance(backend, KerasTunerBackend)
-    backend.ask(0, "w0")
+    backend.ask(0)
     values = json.loads(backend.state()["trial/0000"])["trial"]["hyperparameters"]["values"]
     assert [type(v) for v in values.values()] == [bool, int, float, str]

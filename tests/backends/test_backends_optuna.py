@@ -187,7 +187,7 @@ def test_our_numbers_hold_where_the_history_skips_some() -> None:
     history[2] = dataclasses.replace(history[2], state=State.RUNNING, value=None)
     history[5] = dataclasses.replace(history[5], state=State.QUEUED, value=None, curve={})
     backend = open_backend(driver.sweep, history, {})
-    asked = backend.ask(14, "w1")
+    asked = backend.ask(14)
     assert isinstance(asked, Suggestion)
     for number in (history[5].number, 14, history[2].number):
         backend.report(number, 4, 0.5)

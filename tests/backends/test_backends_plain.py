@@ -35,7 +35,7 @@ def test_a_grid_is_asked_in_any_order() -> None:
     grid = GridBackend(a_sweep(SPACE, backend="random", sampler="grid"))
     whole = list(SPACE.grid())
     for number in (0, 0, 5, 5, 17, 3, 4, 18, 0, 99, 17):
-        answer = grid.ask(number, "w0")
+        answer = grid.ask(number)
         assert isinstance(answer, Exhausted) if number >= 18 else answer == Suggestion(number, whole[number], 10)
 
 
