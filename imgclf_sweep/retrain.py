@@ -65,6 +65,7 @@ def retrain(
     jobs = [plan.job(setup.sweep.seed, s) for s in range(seeds)]
     where = "train+validation" if on == "all" else "the train part"
     note(f"retraining trial {trial.number} on {where}: {plan.epochs} epochs, {seeds} seed{'s' if seeds > 1 else ''}")
+    record.event("retraining", number=trial.number, epochs=plan.epochs, on=on, seeds=seeds)
     with contextlib.closing(make_executor(setup)) as executor:
         trainings = _train(executor, jobs, note)
     target = directory.best if number is None else directory.retrained(number)

@@ -107,7 +107,8 @@ def status(name: str | None, root: Path, as_json: bool) -> None:
     directory = chosen(root, name)
     reader = Reader(directory)
     row = summary(directory, reader)
-    left = _time_left(reader) if row["holder"] else None
+    row["retraining"] = _retraining(reader) if row["holder"] else None
+    left = _time_left(reader) if row["holder"] and row["retraining"] is None else None
     row["time_left"] = asdict(left) if left else None
     if as_json:
         click.echo(json.dumps(row, indent=1))
@@ -121,8 +122,20 @@ def status(name: str | None, root: Path, as_json: bool) -> None:
             f"  best {row['objective']} {_value(best['value'])} in epoch {best['epoch']} of trial {best['number']}"
         )
         click.echo(f"  with {_params(best['params'])}")
-    running = f"running as process {holder['pid']} on {printable(holder['host'])}" if holder else "not running"
+    what = "running" if row["retraining"] is None else f"retraining trial {row['retraining']}"
+    running = f"{what} as process {holder['pid']} on {printable(holder['host'])}" if holder else "not running"
     click.echo(f"  {running}" + (f"; {time_left(left)}" if left else ""))
+
+
+def _retraining(reader: Reader) -> int | None:
+    """The trial that the process at work retrains; None while it searches."""
+    begun = [event for event in reader.events("retraining") if event.id > _opened(reader)]
+    return begun[-1].data["number"] if begun else None
+
+
+def _opened(reader: Reader) -> int:
+    """The event with which the process at work opened the sweep; 0 while it has not yet."""
+    return max((event.id for event in reader.events("opened")), default=0)
 
 
 def _time_left(reader: Reader) -> TimeLeft:
@@ -133,8 +146,7 @@ def _time_left(reader: Reader) -> TimeLeft:
     from ..trial import State
 
     history = reader.trials()
-    opened = reader.events("opened")[-1]
-    limits = [event.data["until"] for event in reader.events("limited") if event.id > opened.id]
+    limits = [event.data["until"] for event in reader.events("limited") if event.id > _opened(reader)]
     workers = sum(t.state is State.RUNNING for t in history)  # as many as there seem to be
     pace = Pace(End(deadline=limits[-1] if limits else None), None, reader.epoch_seconds())
     pace.opened(SweepInfo(reader.info.name, reader.sweep, reader.info.trials, history, workers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import TextIO
@@ -17,6 +18,7 @@ from .progress import Progress, counts_text, duration, params_text, time_left
 from .protocol import TimeLeft
 
 INTERVAL = 0.2  # seconds between two drawings
+REFIGURE = 1.0  # seconds between two looks at the time left: with hundreds of trials at a time one costs 35 ms
 ROWS = 12  # running trials shown at most
 
 
@@ -44,6 +46,7 @@ class Display:
         record: bool = False,
     ) -> None:
         self._progress, self._clock, self._left = progress, clock, left
+        self._said = "", -math.inf  # the time left in words, and when it was figured out
         self.console = _Console(file=stream, force_terminal=True, highlight=False, record=record)
         self._drawn = clock()
         self._live = Live(
@@ -86,9 +89,14 @@ class Display:
         row.add_row(
             Text(f"{progress.done}/{total} trials", style="bold"),
             ProgressBar(total=max(total, 1), completed=min(now, total), width=24),
-            Text(f"elapsed {duration(self._clock() - progress.began)}, {time_left(self._left())}"),
+            Text(f"elapsed {duration(self._clock() - progress.began)}, {self._time_left()}"),
         )
         return Group(row, Text(counts_text(progress.counts), style="dim"))
+
+    def _time_left(self) -> str:
+        if self._clock() - self._said[1] >= REFIGURE:
+            self._said = time_left(self._left()), self._clock()
+        return self._said[0]
 
     def _best(self) -> RenderableType:
         progress = self._progress

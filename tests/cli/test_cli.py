@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from imgclf_sweep.record.layout import SweepDir
+from imgclf_sweep.record.write import Record
+
 SYNTHETIC = ("--trainer", "synthetic")
 
 
@@ -34,6 +37,18 @@ def test_reading_verbs_say_what_the_record_says(done):
     assert "4 complete" in done("status").stdout
     assert "asked to fail" in done("trials").stdout
     assert "little" in done("list").stdout
+
+
+def test_status_of_a_sweep_that_is_retrained_and_of_one_just_being_made(done):
+    with Record.reopen(SweepDir(done.root, "little")) as record:
+        assert done.json("status")["retraining"] is None and done.json("status")["time_left"]["trials"] == [0.0, 0.0]
+        record.event("retraining", number=3)
+        status = done.json("status")
+        assert status["retraining"] == 3 and status["time_left"] is None
+        assert f"retraining trial 3 as process {os.getpid()} on" in done("status").stdout
+        record._connection.execute("DELETE FROM event")
+        assert f"running as process {os.getpid()} on" in done("status").stdout
+    assert done.json("status")["retraining"] is None
 
 
 def test_names_default_to_the_newest(done, digits_file):
