@@ -150,8 +150,8 @@ def test_case_21_backups_give_back_what_the_damaged_file_has_lost(cli, digits_fi
     before = told(record(cli).trials())
     directory.database.write_bytes(b"")
     said = cli("repair", "little").stdout
-    assert "saved: 100 trials, 100 of them finished" in said
-    assert told(record(cli).trials()) == before[:100]
+    assert "saved: 101 trials, 100 of them finished" in said  # the next one is proposed by then
+    assert told(record(cli).trials())[:100] == before[:100]
     cli(*command)  # the same proposals again
     assert told(record(cli).trials()) == before
 
