@@ -297,7 +297,7 @@ def test_a_signal_stops_every_lane_at_its_epochs_end(cli, digits_file):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, out + err
-    assert [t[1] for t in told(cli, "little")] == [State.QUEUED] * 4
+    assert {t[1] for t in told(cli, "little")} == {State.QUEUED}
     cli(*command)
     assert [t[1] for t in told(cli, "little")] == [State.COMPLETE] * 8
 

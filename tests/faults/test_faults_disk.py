@@ -148,7 +148,7 @@ def test_case_20_no_room_for_the_best_weights_pauses_and_none_are_torn(cli, digi
             fill(place)
         _, err = process.communicate()
         assert process.returncode == 4 and "paused: disk full" in err and "Traceback" not in err, err
-    assert [t.state for t in record(cli).trials()] == [State.COMPLETE, State.QUEUED]
+    assert [t.state for t in record(cli).trials()] == [State.COMPLETE, State.QUEUED, State.QUEUED]
     assert [a.ending for a in record(cli).attempts(1)] == ["environment"] and weights(cli) == set()
     (place / "ballast").unlink()
     cli(*command)
