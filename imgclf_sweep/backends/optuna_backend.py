@@ -25,6 +25,8 @@ FIRST_RUNG, REDUCTION = (
     4,
 )  # successive halving compares at epochs 1, 4, 16, ... and keeps the best quarter, by default
 
+DRAWN = "tpe:relative_params:0"  # TPE's name for what it drew for a trial; a contract test holds it to that
+
 
 class OptunaBackend:
     """A study in memory, rebuilt from the recorded trials; it keeps no state of its own.
@@ -107,6 +109,9 @@ class OptunaBackend:
                 continue
             code = self._codes.get(name)
             params[name] = parameter.default() if code is None else code.decode(self._suggest(trial, name))
+        # TPE notes with an open trial all values that it drew, also of parameters that are not active in it, and models those
+        # when it is asked meanwhile. A study that was rebuilt cannot have them, so nobody has.
+        self._study._storage.set_trial_system_attr(trial._trial_id, DRAWN, "")
         self._open[number] = trial
         return params
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from imgclf_sweep import trial as trials_module
 from imgclf_sweep.backends import open_backend
@@ -112,6 +113,36 @@ class Driver:
                 break
             assert isinstance(answer, Suggestion), "one worker never has to wait"
             self.finish(answer.number, self.train(answer.number))
+        return self.trials
+
+    def run_ahead(self, upto: int, cuts: Sequence[int] = ()) -> list[Trial]:
+        """As `run`, with the next trial asked for when one has begun, as a loop of one worker does.  cuts: of the steps (a trial
+        begun, the next one asked for, an epoch of it, the rest, its end) those after which everything is cut."""
+        queue = [t.number for t in self.trials if not t.state.finished]
+
+        steps = itertools.count()
+
+        def then() -> None:
+            if next(steps) in cuts:
+                self.cut()
+
+        while queue or len(self.trials) < upto:
+            if not queue:
+                answer = self.ask()
+                if not isinstance(answer, Suggestion):
+                    break
+                queue.append(answer.number)
+            number = queue.pop(0)
+            then()
+            if len(self.trials) < upto and isinstance(answer := self.ask(), Suggestion):
+                queue.append(answer.number)
+            then()
+            stopped = self.train(number, upto=self.trials[number].initial_epoch + 1)
+            then()
+            stopped = stopped or self.train(number)
+            then()
+            self.finish(number, stopped)
+            then()
         return self.trials
 
     def proposals(self) -> list[tuple[Params, int, int, int | None, State, int]]:

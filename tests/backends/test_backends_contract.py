@@ -81,6 +81,14 @@ class TestEveryBackend:
         resumed.run(24)
         assert resumed.proposals() == undisturbed.proposals()
 
+    @pytest.mark.parametrize("seed", [3, 4, 5])
+    @pytest.mark.parametrize("every", [7, 11])
+    def test_asked_ahead_it_goes_on_as_if_never_closed(self, search: dict[str, str], seed: int, every: int) -> None:
+        undisturbed, resumed = (Driver(a_sweep(epochs=9, seed=seed, **search)) for _ in range(2))
+        undisturbed.run_ahead(24)
+        resumed.run_ahead(24, cuts=range(every, 120, every))
+        assert resumed.proposals() == undisturbed.proposals()
+
     @pytest.mark.parametrize("done", [4, 12])
     def test_an_open_trial_is_told_after_reopening(self, search: dict[str, str], done: int) -> None:
         undisturbed = Driver(a_sweep(epochs=9, seed=5, **search))
