@@ -5,39 +5,23 @@ import os
 import random
 import signal
 import time
+from functools import partial
 
 import pytest
+from jobs import job
 
-from imgclf_sweep import Choice, SearchSpace, Sweep, datasets
 from imgclf_sweep.executors.deaths import explain
-from imgclf_sweep.executors.processes import ProcessExecutor
 from imgclf_sweep.executors.protocol import Ended, Gone, Measured, Resumed
 from imgclf_sweep.executors.worker_process import Limits
 from imgclf_sweep.record.layout import SweepDir
 from imgclf_sweep.record.read import Reader
-from imgclf_sweep.training.protocol import Job, Reply, Setup
-from imgclf_sweep.trial import Kind, State, Suggestion
-
-SWEEP = Sweep(dataset=datasets.digits(), space=SearchSpace(filters=Choice([2, 4])), epochs=3)
+from imgclf_sweep.training.protocol import Reply
+from imgclf_sweep.trial import Kind, State
 
 
 @pytest.fixture
-def make(tmp_path):
-    made = []
-
-    def start(lanes=4, workers=1, sweep=SWEEP, limits=None, **synthetic):
-        env = {"IMGCLF_SWEEP_SYNTHETIC": json.dumps(synthetic)}
-        setup = Setup(sweep, str(tmp_path), trainer="synthetic", lanes=lanes)
-        made.append(ProcessExecutor(setup, [env] * workers, tmp_path / "logs", limits=limits))
-        return made[-1]
-
-    yield start
-    for executor in made:
-        executor.close()
-
-
-def job(number, tmp_path, epochs=3):
-    return Job(Suggestion(number, {"filters": 2}, epochs), f"token{number}", 1, str(tmp_path / str(number)))
+def make(make):
+    return partial(make, lanes=4)
 
 
 def turns(executor, busy, reply=lambda event: Reply.GO, seconds=60):

@@ -1,41 +1,18 @@
 """Worker processes, driven through the executor protocol with the synthetic trainer."""
 
-import json
 import os
 import signal
 import time
 
 import pytest
+from jobs import SWEEP, job
 
-from imgclf_sweep import Choice, SearchSpace, Sweep, datasets
 from imgclf_sweep.errors import StoreError
 from imgclf_sweep.executors.devices import worker_environments
 from imgclf_sweep.executors.in_process import InProcessExecutor
-from imgclf_sweep.executors.processes import ProcessExecutor
 from imgclf_sweep.executors.protocol import Ended, Gone, Measured
-from imgclf_sweep.training.protocol import Job, Reply, Setup
-from imgclf_sweep.trial import Kind, State, Suggestion
-
-SWEEP = Sweep(dataset=datasets.digits(), space=SearchSpace(filters=Choice([2, 4])), epochs=3)
-
-
-@pytest.fixture
-def make(tmp_path):
-    made = []
-
-    def start(workers=1, setup=None, **synthetic):
-        env = {"IMGCLF_SWEEP_SYNTHETIC": json.dumps(synthetic)}
-        setup = setup or Setup(SWEEP, str(tmp_path), trainer="synthetic")
-        made.append(ProcessExecutor(setup, [env] * workers, tmp_path / "logs"))
-        return made[-1]
-
-    yield start
-    for executor in made:
-        executor.close()
-
-
-def job(number, tmp_path, epochs=3):
-    return Job(Suggestion(number, {"filters": 2}, epochs), f"token{number}", 1, str(tmp_path / str(number)))
+from imgclf_sweep.training.protocol import Reply, Setup
+from imgclf_sweep.trial import Kind, State
 
 
 def collect(executor, until, reply=Reply.GO, seconds=30):

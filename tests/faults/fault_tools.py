@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from imgclf_sweep.record.layout import SweepDir
@@ -144,3 +146,26 @@ def trains(cli, number: int, epochs: int = 1) -> bool:
 def some(cases, *fast):
     """The names of all cases, of which only the `fast` ones run every time."""
     return [name if name in fast else pytest.param(name, marks=pytest.mark.fault_slow) for name in cases]
+
+
+FOLDER = """
+from imgclf_sweep import *
+
+sweep = Sweep(
+    dataset=datasets.image_folder("pictures", size=(8, 8)),
+    space=SearchSpace(filters=Choice([2, 4, 8]), dropout=Float(0.0, 0.5)),
+    epochs=2, trials=2, backend="random",
+)
+"""
+"""A sweep on the pictures that `make_pictures` puts beside it."""
+
+
+def make_pictures(place: Path, each: int) -> Path:
+    """Two classes of so many distinct images."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dög"):
+        (place / name).mkdir(parents=True)
+        for n in range(each):
+            image = cv2.imencode(".png", rng.integers(0, 256, (12, 10, 3), np.uint8))[1]
+            (place / name / f"{n}.png").write_bytes(image.tobytes())
+    return place

@@ -14,11 +14,20 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from fault_hooks import hooked, workers_of
-from fault_tools import SYNTHETIC, contents, finished, record, running, sweep_dir, told, wait_until
+from fault_tools import (
+    FOLDER,
+    SYNTHETIC,
+    contents,
+    finished,
+    make_pictures,
+    record,
+    running,
+    sweep_dir,
+    told,
+    wait_until,
+)
 
 from imgclf_sweep.training.weights import NAMES, best_weights
 from imgclf_sweep.trial import State
@@ -156,28 +165,11 @@ def test_case_20_no_room_for_the_best_weights_pauses_and_none_are_torn(cli, digi
     assert {name for folder in place.iterdir() for name in os.listdir(folder)} <= set(NAMES)
 
 
-FOLDER = """
-from imgclf_sweep import *
-
-sweep = Sweep(
-    dataset=datasets.image_folder("pictures", size=(8, 8)),
-    space=SearchSpace(filters=Choice([2, 4, 8]), dropout=Float(0.0, 0.5)),
-    epochs=30, trials=3, backend="random",
-)
-"""
-
-
 @pytest.fixture
 def pictures(tmp_path) -> Path:
     """Two classes of twelve images, and beside them `folder.py`, a sweep on them."""
-    rng = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
-        for n in range(12):
-            image = cv2.imencode(".png", rng.integers(0, 256, (12, 10, 3), np.uint8))[1]
-            (tmp_path / "pictures" / name / f"{n}.png").write_bytes(image.tobytes())
-    (tmp_path / "folder.py").write_text(FOLDER)
-    return tmp_path / "pictures"
+    (tmp_path / "folder.py").write_text(FOLDER.replace("epochs=2, trials=2", "epochs=30, trials=3"))
+    return make_pictures(tmp_path / "pictures", each=12)
 
 
 @pytest.mark.parametrize("fault", ["gone", pytest.param("changed", marks=pytest.mark.fault_slow)])
@@ -190,7 +182,7 @@ def test_case_42_a_running_sweep_keeps_to_the_images_it_has_decoded(cli, picture
         if fault == "gone":
             pictures.rename(pictures.with_name("away"))
         else:
-            changed.write_bytes((pictures / "dog" / "0.png").read_bytes())
+            changed.write_bytes((pictures / "dög" / "0.png").read_bytes())
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, out + err
     trials = record(cli, "folder").trials()

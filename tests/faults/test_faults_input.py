@@ -18,33 +18,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from fault_tools import SYNTHETIC, contents, record, without_root_s_power
+from fault_tools import FOLDER, SYNTHETIC, contents, make_pictures, record, without_root_s_power
 
 from imgclf_sweep.trial import State
 
 PLAIN = (*SYNTHETIC, "--pruner", "none", "--workers", 1)
 
-FOLDER = """
-from imgclf_sweep import *
-
-sweep = Sweep(
-    dataset=datasets.image_folder("pictures", size=(8, 8)),
-    space=SearchSpace(filters=Choice([2, 4, 8]), dropout=Float(0.0, 0.5)),
-    epochs=2, trials=2, backend="random",
-)
-"""
-
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    """Two classes of eight distinct images in a place that anybody may read."""
-    rng = np.random.default_rng(0)
-    for name in ("cat", "dög"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
-        for n in range(8):
-            image = cv2.imencode(".png", rng.integers(0, 256, (12, 10, 3), np.uint8))[1]
-            (tmp_path / "pictures" / name / f"{n}.png").write_bytes(image.tobytes())
-    return tmp_path / "pictures"
+    return make_pictures(tmp_path / "pictures", each=8)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from coordinator import run
 
 from imgclf_sweep import Float, Objective, SearchSpace, Sweep, datasets
 from imgclf_sweep.child import environment
@@ -48,31 +49,6 @@ def trainer(setup):
 
 def job(directory, params=SMALL, *, epochs=EPOCHS, seed=7, initial_epoch=0, **more):
     return Job(Suggestion(0, dict(params), epochs, initial_epoch), "token", seed, str(directory), **more)
-
-
-class Heard:
-    """The coordinator's end: notes everything, answers `last` to the epoch `until` and GO to all others."""
-
-    def __init__(self, until=None, last=Reply.INTERRUPT):
-        self.until, self.last = until, last
-        self.resumed, self.measured = [], []
-
-    def on_epoch(self, measurement):
-        self.measured.append(measurement)
-        return self.last if measurement.epoch == self.until else Reply.GO
-
-    def on_resume(self, measurements):
-        self.resumed.append(list(measurements))
-        return self.last if measurements[-1].epoch == self.until else Reply.GO
-
-    @property
-    def curve(self):
-        return [(m.epoch, dict(m.metrics)) for m in [*sum(self.resumed, []), *self.measured]]
-
-
-def run(trainer, given, until=None, last=Reply.INTERRUPT):
-    heard = Heard(until, last)
-    return trainer.train(given, heard.on_epoch, heard.on_resume), heard
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from coordinator import Heard, run
 
 from imgclf_sweep import Fixed, Objective, SearchSpace, Sweep, datasets
 from imgclf_sweep.child import environment
@@ -56,31 +57,6 @@ def whole(trainer, tmp_path_factory):
     """ADAM, never interrupted: its outcome, what was heard of it, and its directory."""
     directory = tmp_path_factory.mktemp("whole")
     return *run(trainer, job(directory)), directory
-
-
-class Heard:
-    """The coordinator's end: notes everything, answers `last` to the epoch `until` and GO to all others."""
-
-    def __init__(self, until=None, last=Reply.INTERRUPT):
-        self.until, self.last = until, last
-        self.resumed, self.measured = [], []
-
-    def on_epoch(self, measurement):
-        self.measured.append(measurement)
-        return self.last if measurement.epoch == self.until else Reply.GO
-
-    def on_resume(self, measurements):
-        self.resumed.append(list(measurements))
-        return self.last if measurements[-1].epoch == self.until else Reply.GO
-
-    @property
-    def curve(self):
-        return [(m.epoch, dict(m.metrics)) for m in [*sum(self.resumed, []), *self.measured]]
-
-
-def run(trainer, given, until=None, last=Reply.INTERRUPT):
-    heard = Heard(until, last)
-    return trainer.train(given, heard.on_epoch, heard.on_resume), heard
 
 
 def same(one, other):
