@@ -120,8 +120,32 @@ def convolve(x: Array, kernel: Array, size: tuple[int, int], same: bool, how: st
     shifted = [x[:, i : i + height, j : j + width] for i in range(k) for j in range(k)]
     channels, filters = kernel.shape[2:]
     if how == "shift" and channels == 1 and k * k <= SHIFTED:
-        return sum(part * tap for part, tap in zip(shifted, kernel.reshape(k * k, filters), strict=True))
+        return _weighted(shifted, kernel.reshape(k * k, filters))
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(k * k * channels, filters)
+
+
+@jax.custom_vjp
+def _weighted(parts: list[Array], taps: Array) -> Array:
+    """The sum of parts (B, H, W, 1), each times its row of taps (len(parts), F).
+
+    Its gradient is two matrix products: what JAX derives, a sum over the images for each tap, took 3 times as long as the
+    rest of the network's step on a processor.
+    """
+    return sum(part * tap for part, tap in zip(parts, taps, strict=True))
+
+
+def _weighted_forward(parts: list[Array], taps: Array) -> tuple[Array, tuple[list[Array], Array]]:
+    return _weighted(parts, taps), (parts, taps)
+
+
+def _weighted_backward(kept: tuple[list[Array], Array], gradient: Array) -> tuple[list[Array], Array]:
+    parts, taps = kept
+    pixels = jnp.concatenate(parts, axis=-1)
+    to_taps = jnp.tensordot(pixels, gradient, axes=((0, 1, 2), (0, 1, 2)))
+    return jnp.split(gradient @ taps.T, len(parts), axis=-1), to_taps
+
+
+_weighted.defvjp(_weighted_forward, _weighted_backward)
 
 
 def max_pool(x: Array, size: int) -> Array:
