@@ -158,7 +158,8 @@ def compile_program(shape: Shape, lanes: int, conv: str = CONVS[0]) -> Program:
 def idle(shape: Shape) -> Inputs:
     """The inputs of a lane that nothing was set for."""
     zeros = (0.0,) * shape.blocks
-    return Inputs(shape.filters, shape.dense_units, "sgd", "glorot_uniform", 0.0, 0.0, (*zeros, 0.0), zeros, zeros, 0)
+    widths = shape.filters, shape.dense_units
+    return Inputs(*widths, "sgd", "glorot_uniform", 0.0, 0.0, 0.0, 0.0, (*zeros, 0.0), zeros, zeros, 0)
 
 
 def _inputs_like(shape: Shape, lanes: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import BadInput
 from ..models import knobs
 from ..models.knobs import CnnKnobs
+from ..models.shared_knobs import check_loss
 
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 """What an epoch measures, in the order of the program's numbers; the last two only with a validation part."""
@@ -140,6 +141,7 @@ class Inputs:
     filters, dense_units: of the trial's own network, which may be narrower than its program's (`lanes_wide`).
     initializer: as the knob `kernel_initializer`.
     dropout: a rate in [0, 1) for each block and last for the dense layer.  l1, l2: a penalty for each block's kernels.
+    weight_decay, label_smoothing: as the knobs, at least 0, and in [0, 1).
     seed: of weights, shuffling and dropout, below 2**32.
     """
 
@@ -149,6 +151,8 @@ class Inputs:
     initializer: str
     learning_rate: float
     momentum: float
+    weight_decay: float
+    label_smoothing: float
     dropout: tuple[float, ...]
     l1: tuple[float, ...]
     l2: tuple[float, ...]
@@ -158,14 +162,14 @@ class Inputs:
         """The inputs of the program for this lane: optimizers become coefficients of one rule (`lanes_step.update`)."""
         adam = self.optimizer in ("adam", "adamw", "nadam")
         beta, rho = ADAM_BETAS if adam else (self.momentum, RMSPROP_RHO)
-        decay = ADAMW_DECAY * self.learning_rate if self.optimizer == "adamw" else 0.0
         values = {
             "learning_rate": self.learning_rate,
             "beta": beta,
             "gain": 1 - beta if adam else self.learning_rate,
             "rho": rho,
             "fresh": 1 - rho,  # in double precision: 1 - 0.999 in float32 is off by 1e-5
-            "decay": decay,
+            "decay": self.weight_decay * self.learning_rate,
+            "smoothing": self.label_smoothing,
             "dropout": self.dropout,
             "l1": self.l1,
             "l2": self.l2,
@@ -203,9 +207,10 @@ def shape_of(
 
     dropout: which blocks, and last the dense layer, may have dropout in any trial of the sweep, so that trials of rate 0
     share a program with the others; None: those with a rate above 0 here.
-    Raises: BadInput for images too small for the network or too few outputs.
+    Raises: BadInput for images too small for the network, too few outputs, or label smoothing under a loss that has none.
     """
     knobs.check_image(net, image)
+    check_loss(net, loss)
     if net.classes is not None and net.classes < classes:
         raise BadInput(f"knob 'classes' is {net.classes} but the data set has {classes} classes")
     rates = (*net.dropout, net.dense_dropout)
@@ -233,6 +238,7 @@ def inputs_of(net: CnnKnobs, seed: int) -> Inputs:
     problem = unsupported(net)
     if problem:
         raise BadInput(problem)
+    decay = ADAMW_DECAY if net.optimizer == "adamw" else 0.0
     return Inputs(
         filters=net.filters,
         dense_units=net.dense_units,
@@ -240,6 +246,8 @@ def inputs_of(net: CnnKnobs, seed: int) -> Inputs:
         initializer=net.kernel_initializer,
         learning_rate=LEARNING_RATES[net.optimizer] if net.learning_rate is None else net.learning_rate,
         momentum=net.momentum or 0.0,
+        weight_decay=decay if net.weight_decay is None else net.weight_decay,
+        label_smoothing=net.label_smoothing,
         dropout=(*net.dropout, net.dense_dropout),
         l1=net.l1 if net.l1l2 is None else net.l1l2,  # `L1L2(value)` is an L1 penalty: see models/cnn.py
         l2=net.l2 if net.l1l2 is None else (0.0,) * net.blocks,

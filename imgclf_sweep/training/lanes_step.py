@@ -165,7 +165,7 @@ def _step(
         weights = [next(given) if t else w for t, w in zip(trained, state.weights, strict=True)]
         run = Pass(shape, weights, inputs["dropout"], conv, key, mask)
         logits = run(x)
-        each, right = losses(shape.loss, logits, y), logits.argmax(-1) == y
+        each, right = losses(shape.loss, logits, y, inputs["smoothing"]), logits.argmax(-1) == y
         if mask is not None:
             each, right = jnp.where(mask, each, 0), right & mask
         loss = each.sum() / count + penalty(shape, weights, inputs["l1"], inputs["l2"])
@@ -208,7 +208,7 @@ def update(
     """(weight, first, second) after one step of Keras's adam, adamw, nadam, sgd or rmsprop, by `inputs`.
 
     Written as one rule: rmsprop divides the gradient by the root of the second moment before it enters the first one, the
-    adams divide the first moment by it after, sgd nowhere.
+    adams divide the first moment by it after, sgd nowhere. Weights decay before, each by the same part of itself.
     """
     factor, direct, epsilon = scalars
     second = inputs["rho"] * second + inputs["fresh"] * gradient * gradient
@@ -233,7 +233,7 @@ def _validate(shape: Shape, conv: str, weights: list[Array], inputs: Mapping[str
         y = data.validation_y[at]
         run = Pass(shape, weights, inputs["dropout"], conv, None, None)
         logits = run(data.images(data.validation_x, at))
-        each, right = losses(shape.loss, logits, y), logits.argmax(-1) == y
+        each, right = losses(shape.loss, logits, y, inputs["smoothing"]), logits.argmax(-1) == y
         return sums + jnp.stack([jnp.where(real, each, 0).sum(), (right & real).sum()]), None
 
     sums, _ = jax.lax.scan(step, jnp.zeros(2), jnp.arange(shape.validation_steps))

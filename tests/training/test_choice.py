@@ -95,7 +95,8 @@ def test_every_knob_is_compiled_or_refused(installed):
     known = {
         "blocks", "convs", "filters", "kernel_size", "kernel_initializer", "padding", "batch_norm", "pool_size", "dropout",
         "l1", "l2", "l1l2", "dense_units", "dense_batch_norm", "dense_dropout", "classes", "optimizer", "learning_rate",
-        "momentum", "rotation", "width_shift", "height_shift", "horizontal_flip", "shear", "zoom",
+        "momentum", "weight_decay", "label_smoothing",
+        "rotation", "width_shift", "height_shift", "horizontal_flip", "shear", "zoom",
     }  # fmt: skip
     assert set(knobs.KNOBS) == known
     for name in LOSSES:
