@@ -59,6 +59,11 @@ class Augmentation:
         """Whether any of them changes an image."""
         return any(getattr(self, name) for name in AUGMENTATION)
 
+    @property
+    def samplings(self) -> int:
+        """How many of Keras's layers interpolate an image: all but the flip, both shifts being one."""
+        return sum(map(bool, (self.rotation, self.width_shift or self.height_shift, self.shear, self.zoom)))
+
 
 @dataclass(frozen=True)
 class Training:
