@@ -148,7 +148,7 @@ class Sweep:
         if isinstance(self.model, str):
             if self.model not in FAMILIES:
                 raise BadInput(unknown("model", self.model, [*FAMILIES, "a function build(hp)"]))
-            FAMILIES[self.model].check_space(self.space, self.dataset)
+            FAMILIES[self.model].check_space(self.space, self.dataset, self.loss)
             if self.objective.metric not in METRICS:
                 raise BadInput(unknown("metric", self.objective.metric, METRICS))
         elif isinstance(self.model, BuildFunction):
@@ -181,7 +181,7 @@ class Sweep:
             own = {"epochs": given["epochs"]} if "epochs" in given else {}
             _whole("epochs", own.get("epochs", 1), 1)
             if isinstance(self.model, str):
-                FAMILIES[self.model].check_space(SearchSpace(params), self.dataset)
+                FAMILIES[self.model].check_space(SearchSpace(params), self.dataset, self.loss)
             elif isinstance(self.model, BuildFunction):
                 params = self._whole_build_params(params)
         except BadInput as error:

@@ -69,16 +69,22 @@ class Builder:
             from .transfer import build_transfer
 
             model, frozen = build_transfer(params, shape, classes, loss, pretrained=self._pretrained)
-            return Built(model, {}, LOSSES[loss], frozen)
+            return Built(model, {}, _sparse(model), frozen)
         from .cnn import build_cnn
 
-        return Built(build_cnn(params, shape, classes, loss), {}, LOSSES[loss])
+        model = build_cnn(params, shape, classes, loss)
+        return Built(model, {}, _sparse(model))
 
     def _users(self) -> Callable[[Any], Any]:
         if self._function is None:
             model = self._sweep.model
             self._function = _read(model) if isinstance(model, BuildFunction) else model
         return self._function
+
+
+def _sparse(model: keras.Model) -> bool:
+    """Whether a family's model wants class numbers: its loss is a name of LOSSES, or an object that smooths one-hot labels."""
+    return isinstance(model.loss, str) and LOSSES[model.loss]
 
 
 def _read(declared: BuildFunction) -> Callable[[Any], Any]:

@@ -71,7 +71,7 @@ class Rule:
 class Family:
     """A kind of network that a sweep file names.  part: what a list has one value for.
 
-    on_data: the rules that follow from the data set it is to be trained on.
+    on_data: the rules that follow from the data set it is to be trained on.  on_loss: the one that follows from the loss.
     """
 
     name: str
@@ -79,9 +79,10 @@ class Family:
     rules: Sequence[Rule]
     part: str = "block"
     on_data: Callable[[Dataset], Sequence[Rule]] = lambda dataset: ()
+    on_loss: Callable[[str], Rule] | None = None
 
-    def check_space(self, space: SearchSpace, dataset: Dataset | None = None) -> None:
-        """Refuse a space of which any configuration could not be a network, or not one for `dataset`.
+    def check_space(self, space: SearchSpace, dataset: Dataset | None = None, loss: str | None = None) -> None:
+        """Refuse a space of which any configuration could not be a network, or not one for `dataset` and `loss`.
 
         Raises: BadInput for an unknown knob, a value that a knob cannot hold, and for knobs that contradict each other in
         some configuration, which is named.
@@ -92,7 +93,10 @@ class Family:
             values = parameter.grid()
             for value in values if parameter.kind in ("choice", "fixed") else (values[0], values[-1]):
                 self.check_value(name, value)
-        for rule in (*self.rules, *(() if dataset is None else self.on_data(dataset))):
+        rules = [*self.rules, *(() if dataset is None else self.on_data(dataset))]
+        if loss is not None and self.on_loss is not None:
+            rules.append(self.on_loss(loss))
+        for rule in rules:
             for params in _combinations(space, rule):
                 problem = rule.problem(params)
                 if problem:

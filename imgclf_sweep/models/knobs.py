@@ -13,11 +13,13 @@ from .shared_knobs import (
     AUGMENTATION,
     CLASSES,
     FLAG,
+    LABEL_SMOOTHING,
     OPTIMIZERS,
     RATE,
     WITH_MOMENTUM,
     Augmentation,
     Training,
+    loss_rule,
     momentum_rule,
     optimizer_knobs,
 )
@@ -54,6 +56,7 @@ KNOBS: Mapping[str, Knob] = {
     "dense_batch_norm": Knob(False, *FLAG),
     "dense_dropout": Knob(0.0, *RATE),
     "classes": CLASSES,
+    "label_smoothing": LABEL_SMOOTHING,
     **optimizer_knobs("adam"),
     **AUGMENTATION,
 }
@@ -134,4 +137,5 @@ CNN = Family(
         momentum_rule(KNOBS["optimizer"].default),
         Rule(["l1", "l2", "l1l2"], _penalty_problem, lambda name, v: None),
     ),
+    on_loss=loss_rule,
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..errors import BadInput
 from ..space import Value
+from ..text import printable
 from .family import Knob, Rule, number, whole
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "ftrl", "lion", "adafactor")
@@ -13,9 +15,18 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad", "adadelta", "adamax"
 
 WITH_MOMENTUM = ("sgd", "rmsprop")
 
+WITH_SMOOTHING = (
+    "sparse_categorical_crossentropy",
+    "categorical_crossentropy",
+    "binary_crossentropy",
+    "categorical_focal_crossentropy",
+)
+"""The losses that have label smoothing; the sparse one by way of the categorical one, as Keras smooths no class numbers."""
+
 RATE = (number(lambda v: 0 <= v < 1), "a number of at least 0 and below 1")
 FLAG = (lambda v: isinstance(v, bool), "True or False")
 CLASSES = Knob(None, whole(2), "a whole number of at least 2")
+LABEL_SMOOTHING = Knob(0.0, *RATE)
 
 AUGMENTATION: Mapping[str, Knob] = {
     "rotation": Knob(0.0, number(lambda v: 0 <= v <= 180), "a number of degrees from 0 to 180"),
@@ -48,14 +59,25 @@ class Augmentation:
         """Whether any of them changes an image."""
         return any(getattr(self, name) for name in AUGMENTATION)
 
+    @property
+    def samplings(self) -> int:
+        """How many of Keras's layers interpolate an image: all but the flip, both shifts being one."""
+        return sum(map(bool, (self.rotation, self.width_shift or self.height_shift, self.shear, self.zoom)))
+
 
 @dataclass(frozen=True)
 class Training:
-    """How a network is trained. `learning_rate` and `momentum` None: the optimizer's default."""
+    """How a network is trained. `learning_rate`, `momentum` and `weight_decay` None: the optimizer's default.
+
+    weight_decay: the part of each trained weight, times the learning rate, that it loses at each step, biases included.
+    label_smoothing: the part of a label's certainty that is spread over the classes, measured losses included.
+    """
 
     optimizer: str
     learning_rate: float | None
     momentum: float | None
+    weight_decay: float | None
+    label_smoothing: float
 
 
 def optimizer_knobs(optimizer: str, learning_rate: float | None = None) -> dict[str, Knob]:
@@ -68,6 +90,9 @@ def optimizer_knobs(optimizer: str, learning_rate: float | None = None) -> dict[
             learning_rate, lambda v: v is None or number(lambda n: n > 0)(v), "a number above 0, or None"
         ),
         "momentum": Knob(None, *RATE),
+        "weight_decay": Knob(
+            None, lambda v: v is None or number(lambda n: n >= 0)(v), "a number of at least 0, or None"
+        ),
     }
 
 
@@ -84,3 +109,29 @@ def momentum_rule(default: str) -> Rule:
         )
 
     return Rule(["momentum", "optimizer"], problem, lambda name, v: name == "optimizer" and v in WITH_MOMENTUM)
+
+
+def loss_rule(loss: str) -> Rule:
+    """Label smoothing is only for losses that have it.  loss: the sweep's."""
+
+    def problem(params: Mapping[str, Value]) -> str | None:
+        return smoothing_problem(params.get("label_smoothing", 0), loss)
+
+    return Rule(["label_smoothing"], problem, lambda name, v: bool(v))
+
+
+def smoothing_problem(smoothing: Value, loss: str) -> str | None:
+    """Why labels cannot be smoothed so under `loss`, in a line, or None if they can."""
+    if not smoothing or loss in WITH_SMOOTHING:
+        return None
+    return (
+        f"knob 'label_smoothing' is {printable(repr(smoothing))}, but the loss {printable(loss)} has none, "
+        f"only {', '.join(WITH_SMOOTHING)} do"
+    )
+
+
+def check_loss(net: Training, loss: str) -> None:
+    """Raises: BadInput for label smoothing under a loss that has none."""
+    problem = smoothing_problem(net.label_smoothing, loss)
+    if problem:
+        raise BadInput(problem)

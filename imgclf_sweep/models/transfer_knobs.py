@@ -12,9 +12,11 @@ from .shared_knobs import (
     AUGMENTATION,
     CLASSES,
     FLAG,
+    LABEL_SMOOTHING,
     RATE,
     Augmentation,
     Training,
+    loss_rule,
     momentum_rule,
     optimizer_knobs,
 )
@@ -67,6 +69,7 @@ KNOBS: Mapping[str, Knob] = {
     "dense_units": Knob((128, 64), whole(1), "a whole number of at least 1", each=True),
     "dropout": Knob(0.5, *RATE, each=True),
     "classes": CLASSES,
+    "label_smoothing": LABEL_SMOOTHING,
     **optimizer_knobs("rmsprop", 2e-5),
     **AUGMENTATION,
 }
@@ -139,4 +142,5 @@ TRANSFER = Family(
     (_lengths(), momentum_rule(KNOBS["optimizer"].default)),
     part="dense layer",
     on_data=_on_data,
+    on_loss=loss_rule,
 )

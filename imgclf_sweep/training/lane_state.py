@@ -21,7 +21,7 @@ from . import images
 from .checkpoint import Checkpoint, Checkpoints, identity
 from .course import Course, Progress
 from .lanes import Data, Lanes, to_device
-from .lanes_shape import Inputs, Shape, inputs_of, shape_of
+from .lanes_shape import Inputs, Shape, inputs_of, may_augment, shape_of
 from .lanes_wide import programs
 from .protocol import Job, Setup
 from .weights import BEST_ARRAYS, load_arrays, save_arrays
@@ -93,6 +93,7 @@ def _shape(sweep: Sweep, params: Params, images: Resident) -> Shape:
             *(may_drop(sweep, "dropout", rate, i, "dropout" in params) for i, rate in enumerate(net.dropout)),
             may_drop(sweep, "dense_dropout", net.dense_dropout, 0, "dense_dropout" in params),
         ],
+        augmented=may_augment(sweep, params),
     )
 
 

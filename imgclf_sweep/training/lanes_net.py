@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..models.shared_knobs import WITH_SMOOTHING
 from .lanes_random import fold, uniform
 from .lanes_shape import EPSILON, Shape
 
@@ -194,13 +195,17 @@ def moments(x: Array, mask: Array | None) -> tuple[Array, Array]:
     return mean, jnp.where(mask, (x - mean) ** 2, 0).sum(axes) / count
 
 
-def losses(name: str, logits: Array, labels: Array) -> Array:
+def losses(name: str, logits: Array, labels: Array, smoothing: Array | float = 0.0) -> Array:
     """Keras's loss `name` of each image, (B,), for a softmax of `logits` (B, classes) and class numbers (B,).
 
+    smoothing: in [0, 1), spread over the classes; the binary cross-entropy gives each half of it, and the others that Keras
+    smooths an equal share. Those that it does not smooth take no notice.
     The cross-entropies are taken from the logits, as Keras does on TensorFlow wherever it knows them: so the binary one is of
     their sigmoid, though the model ends in a softmax, and nothing is clipped.
     """
     truth = jax.nn.one_hot(labels, logits.shape[-1])
+    if name in WITH_SMOOTHING:
+        truth = truth * (1 - smoothing) + smoothing / (2 if name == "binary_crossentropy" else logits.shape[-1])
     if name in ("sparse_categorical_crossentropy", "categorical_crossentropy"):
         return -(truth * jax.nn.log_softmax(logits)).sum(-1)
     if name == "binary_crossentropy":

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from ..data.files import locked
+from ..models.shared_knobs import AUGMENTATION
 from . import lanes_step
 from .lanes_net import CONVS
 from .lanes_shape import Inputs, Shape
@@ -158,7 +159,8 @@ def compile_program(shape: Shape, lanes: int, conv: str = CONVS[0]) -> Program:
 def idle(shape: Shape) -> Inputs:
     """The inputs of a lane that nothing was set for."""
     zeros = (0.0,) * shape.blocks
-    return Inputs(shape.filters, shape.dense_units, "sgd", "glorot_uniform", 0.0, 0.0, (*zeros, 0.0), zeros, zeros, 0)
+    widths, still = (shape.filters, shape.dense_units), (0.0,) * len(AUGMENTATION)
+    return Inputs(*widths, "sgd", "glorot_uniform", 0.0, 0.0, 0.0, 0.0, (*zeros, 0.0), zeros, zeros, still, 0)
 
 
 def _inputs_like(shape: Shape, lanes: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -14,6 +14,9 @@ import numpy as np
 from ..errors import BadInput
 from ..models import knobs
 from ..models.knobs import CnnKnobs
+from ..models.shared_knobs import AUGMENTATION, check_loss
+from ..space import Params
+from ..sweep import Sweep
 
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 """What an epoch measures, in the order of the program's numbers; the last two only with a validation part."""
@@ -48,7 +51,8 @@ class Shape:
     image: (H, W, C).  classes: outputs.  batch: images a step, at most `train`.  train, validation: images of each part;
     validation 0: nothing is held out, and the last epoch counts as the best.
     convs to pool_size: one value a block, as in `CnnKnobs`.  dropout: whether each block has dropout, and last the dense
-    layer; where it has, the rate is an input and may be 0.
+    layer; where it has, the rate is an input and may be 0.  augmented: whether images are changed at random while training; the
+    strengths are inputs and may be 0.
     """
 
     image: tuple[int, int, int]
@@ -66,6 +70,7 @@ class Shape:
     dense_units: int
     dense_batch_norm: bool
     dropout: tuple[bool, ...]
+    augmented: bool
 
     @property
     def blocks(self) -> int:
@@ -116,10 +121,10 @@ class Shape:
 
     def lane_bytes(self) -> int:
         """Device memory that one more lane takes, roughly: its weights with the optimizer's two moments, gradient, best and
-        a spare copy; and four times each block's largest activation, forward and backward."""
+        a spare copy; and four times each block's largest activation, forward and backward, and each augmented image."""
         weights = sum(math.prod(v.shape) for v in self.variables())
         height, width, _ = self.image
-        activations = 0
+        activations = math.prod(self.image) if self.augmented else 0
         for i, (h, w, _) in enumerate(self.features()):
             size = math.prod(self.conv_output(i, height, width)) * self.filters[i]
             activations += size * (self.convs[i] + 1)
@@ -140,7 +145,9 @@ class Inputs:
     filters, dense_units: of the trial's own network, which may be narrower than its program's (`lanes_wide`).
     initializer: as the knob `kernel_initializer`.
     dropout: a rate in [0, 1) for each block and last for the dense layer.  l1, l2: a penalty for each block's kernels.
-    seed: of weights, shuffling and dropout, below 2**32.
+    weight_decay, label_smoothing: as the knobs, at least 0, and in [0, 1).
+    augmentation: the value of each AUGMENTATION knob in their order, a flag as 0 or 1.
+    seed: of weights, shuffling, dropout and augmentation, below 2**32.
     """
 
     filters: tuple[int, ...]
@@ -149,26 +156,30 @@ class Inputs:
     initializer: str
     learning_rate: float
     momentum: float
+    weight_decay: float
+    label_smoothing: float
     dropout: tuple[float, ...]
     l1: tuple[float, ...]
     l2: tuple[float, ...]
+    augmentation: tuple[float, ...]
     seed: int
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The inputs of the program for this lane: optimizers become coefficients of one rule (`lanes_step.update`)."""
         adam = self.optimizer in ("adam", "adamw", "nadam")
         beta, rho = ADAM_BETAS if adam else (self.momentum, RMSPROP_RHO)
-        decay = ADAMW_DECAY * self.learning_rate if self.optimizer == "adamw" else 0.0
         values = {
             "learning_rate": self.learning_rate,
             "beta": beta,
             "gain": 1 - beta if adam else self.learning_rate,
             "rho": rho,
             "fresh": 1 - rho,  # in double precision: 1 - 0.999 in float32 is off by 1e-5
-            "decay": decay,
+            "decay": self.weight_decay * self.learning_rate,
+            "smoothing": self.label_smoothing,
             "dropout": self.dropout,
             "l1": self.l1,
             "l2": self.l2,
+            "augmentation": self.augmentation,
         }
         return {
             **{name: np.asarray(value, np.float32) for name, value in values.items()},
@@ -183,8 +194,6 @@ def unsupported(net: CnnKnobs) -> str | None:
     """Why the compiled program cannot train such a network, or None if it can."""
     if net.optimizer not in LEARNING_RATES:
         return f"optimizer {net.optimizer} is not compiled, only {', '.join(LEARNING_RATES)}"
-    if net.augmented:
-        return "augmentation is not compiled"
     return None
 
 
@@ -198,14 +207,16 @@ def shape_of(
     train: int,
     validation: int,
     dropout: Sequence[bool] | None = None,
+    augmented: bool | None = None,
 ) -> Shape:
     """The shape of one configuration.  image: (H, W, C).  train, validation: images of each part, validation 0 for none.
 
     dropout: which blocks, and last the dense layer, may have dropout in any trial of the sweep, so that trials of rate 0
-    share a program with the others; None: those with a rate above 0 here.
-    Raises: BadInput for images too small for the network or too few outputs.
+    share a program with the others; None: those with a rate above 0 here.  augmented: likewise, whether any may be augmented.
+    Raises: BadInput for images too small for the network, too few outputs, or label smoothing under a loss that has none.
     """
     knobs.check_image(net, image)
+    check_loss(net, loss)
     if net.classes is not None and net.classes < classes:
         raise BadInput(f"knob 'classes' is {net.classes} but the data set has {classes} classes")
     rates = (*net.dropout, net.dense_dropout)
@@ -225,7 +236,15 @@ def shape_of(
         dense_units=net.dense_units,
         dense_batch_norm=net.dense_batch_norm,
         dropout=tuple(rate > 0 for rate in rates) if dropout is None else tuple(dropout),
+        augmented=net.augmented if augmented is None else augmented,
     )
+
+
+def may_augment(sweep: Sweep, params: Params) -> bool:
+    """Whether the program of a trial augments: trials that are given such a knob share theirs with those of any other value of
+    it, so that a strength of 0 is not compiled anew."""
+    searched = (name for name in AUGMENTATION if name in params and name in sweep.space)
+    return any(params.get(name) for name in AUGMENTATION) or any(any(sweep.space[name].grid()) for name in searched)
 
 
 def inputs_of(net: CnnKnobs, seed: int) -> Inputs:
@@ -233,6 +252,7 @@ def inputs_of(net: CnnKnobs, seed: int) -> Inputs:
     problem = unsupported(net)
     if problem:
         raise BadInput(problem)
+    decay = ADAMW_DECAY if net.optimizer == "adamw" else 0.0
     return Inputs(
         filters=net.filters,
         dense_units=net.dense_units,
@@ -240,8 +260,11 @@ def inputs_of(net: CnnKnobs, seed: int) -> Inputs:
         initializer=net.kernel_initializer,
         learning_rate=LEARNING_RATES[net.optimizer] if net.learning_rate is None else net.learning_rate,
         momentum=net.momentum or 0.0,
+        weight_decay=decay if net.weight_decay is None else net.weight_decay,
+        label_smoothing=net.label_smoothing,
         dropout=(*net.dropout, net.dense_dropout),
         l1=net.l1 if net.l1l2 is None else net.l1l2,  # `L1L2(value)` is an L1 penalty: see models/cnn.py
         l2=net.l2 if net.l1l2 is None else (0.0,) * net.blocks,
+        augmentation=tuple(float(getattr(net, name)) for name in AUGMENTATION),
         seed=seed,
     )

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .lanes_augment import augmented
 from .lanes_net import Array, Pass, losses, penalty
 from .lanes_random import key_of, shuffled
 from .lanes_shape import ADAM_BETAS, EPSILON, Shape
@@ -29,8 +30,9 @@ class Data(NamedTuple):
     scale: Array
     offset: Array
 
-    def images(self, x: Array, at: Array) -> Array:
-        return x[at].astype(jnp.float32) * self.scale + self.offset
+    def images(self, x: Array) -> Array:
+        """Pixels in [0, 255] as they are fed, float32."""
+        return x.astype(jnp.float32) * self.scale + self.offset
 
 
 class Control(NamedTuple):
@@ -138,8 +140,9 @@ def _train(shape: Shape, conv: str, state: State, inputs: Mapping[str, Array], d
     def step(carry: tuple[State, Array], this: tuple[Array, Array]) -> tuple[tuple[State, Array], None]:
         (state, sums), (number, at) = carry, this
         mask = None if whole else number * shape.batch + jnp.arange(shape.batch) < shape.train
-        dropout = key_of(inputs["seed"], epoch, 1 + number)
-        state, added = _step(shape, conv, state, inputs, (data.images(data.x, at), data.y[at]), dropout, mask)
+        key = key_of(inputs["seed"], epoch, 1 + number)
+        x = augmented(data.x[at], inputs["augmentation"], key) if shape.augmented else data.x[at]
+        state, added = _step(shape, conv, state, inputs, (data.images(x), data.y[at]), key, mask)
         return (state, sums + added), None
 
     (state, sums), _ = jax.lax.scan(step, (state, jnp.zeros(2)), (jnp.arange(shape.steps), at))
@@ -165,7 +168,7 @@ def _step(
         weights = [next(given) if t else w for t, w in zip(trained, state.weights, strict=True)]
         run = Pass(shape, weights, inputs["dropout"], conv, key, mask)
         logits = run(x)
-        each, right = losses(shape.loss, logits, y), logits.argmax(-1) == y
+        each, right = losses(shape.loss, logits, y, inputs["smoothing"]), logits.argmax(-1) == y
         if mask is not None:
             each, right = jnp.where(mask, each, 0), right & mask
         loss = each.sum() / count + penalty(shape, weights, inputs["l1"], inputs["l2"])
@@ -208,7 +211,7 @@ def update(
     """(weight, first, second) after one step of Keras's adam, adamw, nadam, sgd or rmsprop, by `inputs`.
 
     Written as one rule: rmsprop divides the gradient by the root of the second moment before it enters the first one, the
-    adams divide the first moment by it after, sgd nowhere.
+    adams divide the first moment by it after, sgd nowhere. Weights decay before, each by the same part of itself.
     """
     factor, direct, epsilon = scalars
     second = inputs["rho"] * second + inputs["fresh"] * gradient * gradient
@@ -232,8 +235,8 @@ def _validate(shape: Shape, conv: str, weights: list[Array], inputs: Mapping[str
         at = at if whole else jnp.minimum(at, shape.validation - 1)
         y = data.validation_y[at]
         run = Pass(shape, weights, inputs["dropout"], conv, None, None)
-        logits = run(data.images(data.validation_x, at))
-        each, right = losses(shape.loss, logits, y), logits.argmax(-1) == y
+        logits = run(data.images(data.validation_x[at]))
+        each, right = losses(shape.loss, logits, y, inputs["smoothing"]), logits.argmax(-1) == y
         return sums + jnp.stack([jnp.where(real, each, 0).sum(), (right & real).sum()]), None
 
     sums, _ = jax.lax.scan(step, jnp.zeros(2), jnp.arange(shape.validation_steps))

@@ -54,6 +54,14 @@ def test_the_family_is_built_with_the_sweeps_loss():
         assert built.model.get_layer("block1_conv1").filters == 4
 
 
+def test_smoothed_labels_are_one_hot_whatever_the_loss():
+    for loss in ("sparse_categorical_crossentropy", "binary_crossentropy"):
+        sweep = Sweep(datasets.digits(), space=SearchSpace(label_smoothing=[0, 0.1]), loss=loss)
+        assert Builder(sweep).build({"label_smoothing": 0.1}, (8, 8, 1), 10).sparse_labels is False
+        plain = Builder(sweep).build({"label_smoothing": 0}, (8, 8, 1), 10)
+        assert plain.sparse_labels is (loss == "sparse_categorical_crossentropy")
+
+
 def test_a_users_function_is_read_from_its_file(declared):
     _, sweep = declared()
     builder = Builder(sweep)

@@ -8,6 +8,7 @@ from imgclf_sweep.errors import BadInput
 from imgclf_sweep.models import knobs
 from imgclf_sweep.models.build import count_parameters
 from imgclf_sweep.models.cnn import build_cnn
+from imgclf_sweep.models.shared_knobs import WITH_SMOOTHING
 from imgclf_sweep.sweep import LOSSES
 
 SPARSE = "sparse_categorical_crossentropy"
@@ -134,6 +135,27 @@ def test_every_optimizer_is_known_to_keras(name):
     if name in knobs.WITH_MOMENTUM:
         assert build(optimizer=name, momentum=0.75).optimizer.momentum == 0.75
         assert default.momentum == type(default)().momentum
+
+
+@pytest.mark.parametrize("name", knobs.OPTIMIZERS)
+def test_every_optimizer_takes_a_weight_decay(name):
+    assert build(optimizer=name).optimizer.weight_decay == keras.optimizers.get(name).weight_decay
+    assert build(optimizer=name, weight_decay=0.25).optimizer.weight_decay == 0.25
+    assert not build(optimizer=name, weight_decay=0).optimizer.weight_decay
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_label_smoothing_goes_to_the_loss_or_is_refused(loss):
+    assert build(loss=loss, label_smoothing=0).loss == loss
+    if loss not in WITH_SMOOTHING:
+        with pytest.raises(BadInput, match=f"'label_smoothing' is 0.2, but the loss {loss} has none, only sparse"):
+            build(loss=loss, label_smoothing=0.2)
+        return
+    smoothed = build(loss=loss, label_smoothing=0.2, filters=2, dense_units=2)
+    assert smoothed.loss.label_smoothing == 0.2 and smoothed.loss.name == loss.removeprefix("sparse_")
+    y = np.eye(3, dtype="float32")[[0, 1, 2, 0]]
+    measured = smoothed.evaluate(np.zeros((4, 8, 8, 1), "float32"), y, verbose=0, return_dict=True)
+    assert set(measured) == {"accuracy", "loss"} and measured["accuracy"] in (0.25, 0.5)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

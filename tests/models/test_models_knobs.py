@@ -10,6 +10,8 @@ from imgclf_sweep import Choice, Fixed, Float, Int, SearchSpace, Sweep, datasets
 from imgclf_sweep.errors import BadInput
 from imgclf_sweep.models import knobs
 from imgclf_sweep.models.knobs import check_space, resolve
+from imgclf_sweep.models.shared_knobs import WITH_SMOOTHING
+from imgclf_sweep.sweep import LOSSES
 
 ALLOWED = {
     "blocks": [1, 3, 100],
@@ -31,6 +33,8 @@ ALLOWED = {
     "optimizer": list(knobs.OPTIMIZERS),
     "learning_rate": [None, 1e-5, 1, 0.1],
     "momentum": [0, 0.9],
+    "weight_decay": [None, 0, 0.004, 2],
+    "label_smoothing": [0, 0.1, 0.99],
     "rotation": [0, 20, 180.0],
     "width_shift": [0, 0.2],
     "height_shift": [0.0, 0.99],
@@ -58,6 +62,8 @@ REFUSED = {
     "optimizer": ["Adam", "adamn", None, 1, ["adam"]],
     "learning_rate": [0, -0.1, "auto", True, [0.1]],
     "momentum": [1, -0.1, None, [0.9], True],
+    "weight_decay": [-1e-9, "0.1", True, [0.1]],
+    "label_smoothing": [1, -0.1, None, True, [0.1]],
     "rotation": [-1, 181, None, True, [20]],
     "width_shift": [1, -0.1, True, [0.1]],
     "height_shift": [1.0, "0.2", None],
@@ -220,6 +226,24 @@ def test_a_condition_on_the_ends_of_a_range_leaves_its_inside():
     with pytest.raises(BadInput, match="adam has none"):
         check_space(
             SearchSpace(dropout=Float(0.1, 0.5), optimizer=Choice(["sgd"], when={"dropout": [0.1, 0.5]}), momentum=0.9)
+        )
+
+
+def test_label_smoothing_is_only_for_losses_that_have_it():
+    for loss in LOSSES:
+        Sweep(datasets.digits(), space=SearchSpace(label_smoothing=0), loss=loss)
+        if loss in WITH_SMOOTHING:
+            Sweep(datasets.digits(), space=SearchSpace(label_smoothing=Float(0.0, 0.2)), loss=loss)
+    said = "label_smoothing' is 0.1.*the loss mean_squared_error has none, only sparse_categorical_crossentropy, "
+    for changes in ({"space": SearchSpace(label_smoothing=Choice([0, 0.1]))}, {"known": [{"label_smoothing": 0.1}]}):
+        with pytest.raises(BadInput, match=said):
+            Sweep(datasets.digits(), loss="mean_squared_error", **changes)
+    with pytest.raises(BadInput, match="the loss kl_divergence has none"):
+        Sweep(
+            datasets.cifar10(scale=None),
+            model="transfer",
+            loss="kl_divergence",
+            space=SearchSpace(label_smoothing=Float(0.0, 0.2)),
         )
 
 

@@ -62,6 +62,8 @@ def test_knobs_of_the_head():
     names = [layer.name for layer in model.layers]
     assert names[names.index("backbone") :] == ["backbone", "avg", "dense1", "classes"]
     assert model.optimizer.momentum == 0.5
+    model = build(weight_decay=0.1, label_smoothing=0.2)
+    assert model.optimizer.weight_decay == 0.1 and model.loss.label_smoothing == 0.2 and model.loss.name == BINARY
     model = build(dense_units=[4, 5, 6], dropout=[0.1, 0.2, 0.3])
     assert [model.get_layer(f"dropout{i}").rate for i in (1, 2, 3)] == [0.1, 0.2, 0.3]
     assert build(classes=3, **{}).output_shape == (None, 3)

@@ -9,7 +9,7 @@ from imgclf_sweep.errors import BadInput
 from imgclf_sweep.models import knobs
 from imgclf_sweep.sweep import LOSSES, BuildFunction
 from imgclf_sweep.training import choice
-from imgclf_sweep.training.choice import AUTO, COMPILED, FIT, Chosen, choose, multiply_adds, unsuited
+from imgclf_sweep.training.choice import AUTO, COMPILED, FIT, Chosen, augmenting, choose, multiply_adds, unsuited
 from imgclf_sweep.training.lanes_shape import shape_of
 
 
@@ -77,8 +77,6 @@ def test_without_jax_keras_fits_and_compiled_is_refused(installed):
             "family transfer",
         ),
         ({"space": SearchSpace(optimizer=Choice(["adam", "lion"]))}, "optimizer lion"),
-        ({"space": SearchSpace(rotation=Float(0, 20))}, "augmentation is not compiled .rotation"),
-        ({"known": [{"horizontal_flip": True}]}, "horizontal_flip"),
         ({"known": [{"optimizer": "ftrl"}]}, "optimizer ftrl"),
     ],
 )
@@ -95,13 +93,35 @@ def test_every_knob_is_compiled_or_refused(installed):
     known = {
         "blocks", "convs", "filters", "kernel_size", "kernel_initializer", "padding", "batch_norm", "pool_size", "dropout",
         "l1", "l2", "l1l2", "dense_units", "dense_batch_norm", "dense_dropout", "classes", "optimizer", "learning_rate",
-        "momentum", "rotation", "width_shift", "height_shift", "horizontal_flip", "shear", "zoom",
+        "momentum", "weight_decay", "label_smoothing",
+        "rotation", "width_shift", "height_shift", "horizontal_flip", "shear", "zoom",
     }  # fmt: skip
     assert set(knobs.KNOBS) == known
     for name in LOSSES:
         assert unsuited(sweep(loss=name)) is None
     for name in knobs.INITIALIZERS:
         assert unsuited(sweep(space=SearchSpace(kernel_initializer=name))) is None
+
+
+def test_augmentation_is_compiled_and_its_cost_is_counted_on_either_side(installed):
+    strong = {"rotation": Float(0, 20), "width_shift": 0.2, "height_shift": 0.1, "horizontal_flip": True, "zoom": 0.2}
+    assert unsuited(sweep(space=SearchSpace(**strong))) is None
+    assert unsuited(sweep(known=[{"shear": 0.1}])) is None
+    chosen = choose(AUTO, sweep(space=SearchSpace(filters=16, **strong)), gpu=False)
+    assert chosen.trainer == COMPILED
+    assert choose(COMPILED, sweep(space=SearchSpace(**strong)), gpu=False).trainer == COMPILED
+
+    def step(params):
+        net, parts = knobs.resolve(params), {"batch": 64, "train": 64, "validation": 0}
+        shape = shape_of(net, image=(32, 32, 3), classes=10, loss="mean_squared_error", **parts)
+        return augmenting(shape, net)
+
+    none, flip, turn, shift = map(
+        step, ({}, {"horizontal_flip": True}, {"rotation": 1}, {"width_shift": 0.1, "height_shift": 0.1, "zoom": 0.1})
+    )
+    assert none == (0, 0) and 0 < flip[0] < turn[0] < shift[0]
+    assert shift[0] - flip[0] == pytest.approx(2 * (turn[0] - flip[0]))  # the shift and the zoom interpolate
+    assert flip[1] == turn[1] == shift[1] > 0
 
 
 def test_multiply_adds_are_those_of_the_layers():
