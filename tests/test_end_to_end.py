@@ -32,7 +32,7 @@ def test_a_real_tensorboard_shows_every_trial_as_the_record_has_it(cli, digits_f
         if (cli.root / "sweeps" / "little" / "sweep.db").exists():
             reader = reader or Reader(SweepDir(cli.root, "little"))
             trials = reader.trials()
-            if len(trials) == 5 and trials[4].curve:
+            if len(trials) > 4 and trials[4].curve:
                 break
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
