@@ -16,6 +16,7 @@ from .options import json_option, root_option
 if TYPE_CHECKING:
     from ..record.layout import SweepDir
     from ..record.read import Reader
+    from ..record.rows import Event
     from ..tracking.protocol import TimeLeft
     from ..trial import Trial
 
@@ -129,13 +130,14 @@ def status(name: str | None, root: Path, as_json: bool) -> None:
 
 def _retraining(reader: Reader) -> int | None:
     """The trial that the process at work retrains; None while it searches."""
-    begun = [event for event in reader.events("retraining") if event.id > _opened(reader)]
+    begun = _since_opened(reader, "retraining")
     return begun[-1].data["number"] if begun else None
 
 
-def _opened(reader: Reader) -> int:
-    """The event with which the process at work opened the sweep; 0 while it has not yet."""
-    return max((event.id for event in reader.events("opened")), default=0)
+def _since_opened(reader: Reader, kind: str) -> list[Event]:
+    """The events of one kind since the process at work opened the sweep; all of them while it has not yet."""
+    opened = max((event.id for event in reader.events("opened")), default=0)
+    return [event for event in reader.events(kind) if event.id > opened]
 
 
 def _time_left(reader: Reader) -> TimeLeft:
@@ -146,7 +148,7 @@ def _time_left(reader: Reader) -> TimeLeft:
     from ..trial import State
 
     history = reader.trials()
-    limits = [event.data["until"] for event in reader.events("limited") if event.id > _opened(reader)]
+    limits = [event.data["until"] for event in _since_opened(reader, "limited")]
     workers = sum(t.state is State.RUNNING for t in history)  # as many as there seem to be
     pace = Pace(End(deadline=limits[-1] if limits else None), None, reader.epoch_seconds())
     pace.opened(SweepInfo(reader.info.name, reader.sweep, reader.info.trials, history, workers))

@@ -129,8 +129,8 @@ def convolve(x: Array, kernel: Array, size: tuple[int, int], same: bool, how: st
 def _weighted(parts: list[Array], taps: Array) -> Array:
     """The sum of parts (B, H, W, 1), each times its row of taps (len(parts), F).
 
-    Its gradient is two matrix products: what JAX derives, a sum over the images for each tap, took 3 times as long as the
-    rest of the network's step on a processor.
+    Its gradient is two matrix products. With what JAX derives, a sum over the images for each tap, the step of this
+    convolution with its pooling took 3 times as long on a processor (500 images of 32x32, 64 filters of 2x2).
     """
     return sum(part * tap for part, tap in zip(parts, taps, strict=True))
 

@@ -10,6 +10,7 @@ pytest.importorskip("jax")
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+from class_images import class_images  # noqa: E402
 
 from imgclf_sweep import Choice, Fixed, Float, SearchSpace, Sweep, datasets  # noqa: E402
 from imgclf_sweep.data.preprocess import Affine  # noqa: E402
@@ -37,12 +38,7 @@ NET = {"filters": 5, "dense_units": 7, "dropout": 0.2, "learning_rate": 0.01}
 BEST = Objective("val_loss", "min")
 SCALE = Affine((0.01, 0.02), (-1.0, -0.5))
 SPARSE = "sparse_categorical_crossentropy"
-RNG = np.random.default_rng(0)
-Y, HELD_Y = RNG.integers(0, CLASSES, TRAIN), RNG.integers(0, CLASSES, HELD)
-X, HELD_X = (
-    np.clip(RNG.normal(60 + 40 * y[:, None, None, None], 60, (len(y), *IMAGE)), 0, 255).astype(np.uint8)
-    for y in (Y, HELD_Y)
-)
+X, Y, HELD_X, HELD_Y = class_images(IMAGE, CLASSES, TRAIN, HELD)
 DATA = to_device(X, Y, SCALE, (HELD_X, HELD_Y))
 
 

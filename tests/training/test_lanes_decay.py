@@ -6,6 +6,8 @@ import pytest
 
 pytest.importorskip("jax")
 
+from class_images import class_images  # noqa: E402
+
 from imgclf_sweep.data.preprocess import Affine  # noqa: E402
 from imgclf_sweep.errors import BadInput  # noqa: E402
 from imgclf_sweep.models import knobs  # noqa: E402
@@ -21,12 +23,7 @@ BEST = Objective("val_loss", "min")
 SCALE = Affine((1 / 255,), (0.0,))
 SPARSE = "sparse_categorical_crossentropy"
 NET = {"filters": 5, "dense_units": 8, "l2": 0.01}
-RNG = np.random.default_rng(0)
-Y, HELD_Y = RNG.integers(0, CLASSES, TRAIN), RNG.integers(0, CLASSES, HELD)
-X, HELD_X = (
-    np.clip(RNG.normal(60 + 40 * y[:, None, None, None], 60, (len(y), *IMAGE)), 0, 255).astype(np.uint8)
-    for y in (Y, HELD_Y)
-)
+X, Y, HELD_X, HELD_Y = class_images(IMAGE, CLASSES, TRAIN, HELD)
 DATA = to_device(X, Y, SCALE, (HELD_X, HELD_Y))
 
 
