@@ -36,6 +36,7 @@ From processor seconds of one thread for an epoch with its validation (AMD EPYC 
 known configuration: 1.01 and 0.96. Gray CIFAR-10, 4,000 images of 500, 16 / 256: 0.61 and 0.84; 64 / 512: 3.4 and 4.2. Two
 blocks (`cifar_gray`, known 0), 2,000 images: 0.88 and 2.4. Three blocks (`cifar_batchnorm`, known 0), 2,000: 0.62 and 1.7.
 Two blocks on 100x100 pixels (`image_folder`, known 0), 512: 1.5 and 5.3.
+The compiled times were taken before the gradient of one-channel convolutions was a product (`lanes_net`), and bound today's.
 
 What comes once is left out: a worker without TensorFlow starts 5 s sooner, `fit` traces each trial for 1 to 1.5 s, and each
 shape of network is compiled for 3 s, in the first sweep that has it.
