@@ -51,7 +51,7 @@ def lanes(
 
 def _on_gpu(sweep: Sweep, prepared: Prepared, split: Parts, environments: Sequence[Mapping[str, str]]) -> int:
     from ..executors.devices import gpu_bytes
-    from ..training.lane_count import lanes_for, largest_lane
+    from ..training.lanes.count import lanes_for, largest_lane
 
     devices = [gpu_bytes(environment) for environment in environments]
     counts = len(split.train), len(split.validation)

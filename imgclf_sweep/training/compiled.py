@@ -13,15 +13,15 @@ from ..data.cache import Prepared
 from ..trial import Measurement, Outcome
 from .course import Course
 from .failures import classify
-from .lane_state import Keeper, Resident, asked, begin, next_epoch, resident, save_best
-from .lanes import Lanes, Programs
+from .lanes.lanes import Lanes, Programs
+from .lanes.state import Keeper, Resident, asked, begin, next_epoch, resident, save_best
 from .protocol import Compilations, Job, OnResume, Reply, Setup
 
 CACHE = "compiled"  # the folder of compiled programs, beside the prepared images
 
 
 class CompiledTrainer:
-    """Implements `Trainer` with a single lane of `training.lanes`. Trials of one shape share a program; memory stays flat.
+    """Implements `Trainer` with a single lane of `training.lanes.lanes`. Trials of one shape share a program; memory stays flat.
 
     On one machine's processor a job's numbers follow from its seed and the declared sweep, also in another process, and also
     where it was interrupted and resumed in between. They are those of Keras `fit` but for rounding and the random numbers drawn.

@@ -19,12 +19,12 @@ from ..trial import Measurement, Outcome
 from .compiled import CACHE
 from .course import Course, Progress
 from .failures import classify
-from .lane_groups import SIZES, Group, Place, best_of, checkpoint, merge, size_for, state_bytes
-from .lane_state import Keeper, Resident, asked, next_epoch, resident
-from .lanes import Program, Programs, is_state
-from .lanes_init import fresh
-from .lanes_shape import Inputs, Shape
-from .lanes_wide import own
+from .lanes.groups import SIZES, Group, Place, best_of, checkpoint, merge, size_for, state_bytes
+from .lanes.init import fresh
+from .lanes.lanes import Program, Programs, is_state
+from .lanes.shape import Inputs, Shape
+from .lanes.state import Keeper, Resident, asked, next_epoch, resident
+from .lanes.wide import own
 from .protocol import Compilations, Job, Paused, Reply, Setup
 from .weights import BEST_ARRAYS, load_arrays, save_arrays
 
@@ -35,7 +35,7 @@ WRITERS = 4  # threads that draw fresh weights and write the best ones
 
 
 class FusedTrainer:
-    """Implements `LaneTrainer` with `training.lanes`. Each lane's numbers are those of the same job trained alone by
+    """Implements `LaneTrainer` with `training.lanes.lanes`. Each lane's numbers are those of the same job trained alone by
     `CompiledTrainer`, up to rounding.
 
     A job whose shape is being trained goes into a free lane; those without one share a new program. Where the device's memory

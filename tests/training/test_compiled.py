@@ -18,7 +18,8 @@ from imgclf_sweep.child import environment
 from imgclf_sweep.errors import SweepError
 from imgclf_sweep.training import open_trainer
 from imgclf_sweep.training.compiled import CACHE, CompiledTrainer
-from imgclf_sweep.training.lane_state import KEEP_SECONDS, asked, may_drop, resident
+from imgclf_sweep.training.lanes.declared import may_drop
+from imgclf_sweep.training.lanes.state import KEEP_SECONDS, asked, resident
 from imgclf_sweep.training.protocol import Job, Reply, Setup
 from imgclf_sweep.training.weights import BEST_ARRAYS, load_arrays
 from imgclf_sweep.trial import Kind, State, Suggestion

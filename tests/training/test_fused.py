@@ -11,7 +11,7 @@ from imgclf_sweep import Choice, SearchSpace, Sweep, datasets  # noqa: E402
 from imgclf_sweep.training import fused  # noqa: E402
 from imgclf_sweep.training.compiled import CompiledTrainer  # noqa: E402
 from imgclf_sweep.training.fused import FusedTrainer  # noqa: E402
-from imgclf_sweep.training.lane_groups import SIZES, size_for  # noqa: E402
+from imgclf_sweep.training.lanes.groups import SIZES, size_for  # noqa: E402
 from imgclf_sweep.training.protocol import Job, Paused, Reply, Setup  # noqa: E402
 from imgclf_sweep.training.weights import BEST_ARRAYS, load_arrays  # noqa: E402
 from imgclf_sweep.trial import Kind, Outcome, State, Suggestion  # noqa: E402

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .choice import seconds
-from .lanes_shape import Inputs, Shape
+from .rates import seconds
+from .shape import Inputs, Shape
 
 COMPILE_SECONDS = 2.3  # of one thread of an AMD EPYC server, for the program of a network of one block
 TRIALS = 8

@@ -12,8 +12,8 @@ from imgclf_sweep.data.split import parts
 from imgclf_sweep.errors import BadInput
 from imgclf_sweep.executors import devices
 from imgclf_sweep.models import knobs
-from imgclf_sweep.training.lane_count import MOST, PART, lanes_for, largest_lane
-from imgclf_sweep.training.lanes_shape import shape_of
+from imgclf_sweep.training.lanes.count import MOST, PART, lanes_for, largest_lane
+from imgclf_sweep.training.lanes.shape import shape_of
 
 GRAY = {"image": (32, 32, 1), "classes": 10, "train": 40_000, "validation": 10_000}
 
@@ -99,5 +99,5 @@ def test_a_gpus_memory_is_asked_of_its_driver(monkeypatch):
 
 
 def test_no_tensor_library_is_loaded_for_it():
-    code = "import sys, imgclf_sweep.training.lane_count; assert not {'jax', 'keras', 'tensorflow'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent.parent)
+    code = "import sys, imgclf_sweep.training.lanes.count; assert not {'jax', 'keras', 'tensorflow'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

@@ -14,9 +14,9 @@ from imgclf_sweep.models import knobs  # noqa: E402
 from imgclf_sweep.models.cnn import build_cnn  # noqa: E402
 from imgclf_sweep.models.shared_knobs import WITH_SMOOTHING  # noqa: E402
 from imgclf_sweep.sweep import LOSSES, Objective  # noqa: E402
-from imgclf_sweep.training import lanes_random  # noqa: E402
-from imgclf_sweep.training.lanes import Lanes, Programs, to_device  # noqa: E402
-from imgclf_sweep.training.lanes_shape import inputs_of, shape_of  # noqa: E402
+from imgclf_sweep.training.lanes import hashed  # noqa: E402
+from imgclf_sweep.training.lanes.lanes import Lanes, Programs, to_device  # noqa: E402
+from imgclf_sweep.training.lanes.shape import inputs_of, shape_of  # noqa: E402
 
 IMAGE, CLASSES, TRAIN, HELD, BATCH, SEED = (8, 8, 1), 4, 70, 30, 16, 3
 BEST = Objective("val_loss", "min")
@@ -53,7 +53,7 @@ def fitted(model, epochs):
     one_hot = not isinstance(model.loss, str) or not LOSSES[model.loss]
     y, held = (np.eye(CLASSES, dtype="float32")[labels] if one_hot else labels for labels in (Y, HELD_Y))
     for epoch in range(1, epochs + 1):
-        order = np.asarray(lanes_random.shuffled(lanes_random.key_of(SEED, epoch, 0), TRAIN))
+        order = np.asarray(hashed.shuffled(hashed.key_of(SEED, epoch, 0), TRAIN))
         held_out = SCALE.apply(HELD_X), held
         history = model.fit(
             SCALE.apply(X[order]), y[order], validation_data=held_out, batch_size=BATCH, shuffle=False, verbose=0

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..sweep import Objective
-from .checkpoint import Checkpoint
-from .course import Course
-from .lane_state import Keeper
+from ...sweep import Objective
+from ..checkpoint import Checkpoint
+from ..course import Course
+from ..protocol import Job
 from .lanes import Data, Lanes, Program
-from .lanes_shape import Inputs, Shape
-from .lanes_wide import extract, own
-from .protocol import Job
+from .shape import Inputs, Shape
+from .state import Keeper
+from .wide import extract, own
 
 SIZES = [1, *(n * 2**i for i in range(12) for n in (2, 3))]
 """How many lanes a program may have: few different ones, so that a program serves often, and at most a third of it idle."""

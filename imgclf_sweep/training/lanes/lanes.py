@@ -13,14 +13,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..data.preprocess import Affine
-from ..sweep import Objective
-from . import lanes_step
-from .lanes_init import fresh
-from .lanes_programs import Program, Programs, compile_program, idle, use_cache
-from .lanes_shape import METRICS, Inputs, Shape
-from .lanes_step import Control, Data, State
-from .lanes_wide import embed, extract, own
+from ...data.preprocess import Affine
+from ...sweep import Objective
+from . import steps
+from .init import fresh
+from .programs import Program, Programs, compile_program, idle, use_cache
+from .shape import METRICS, Inputs, Shape
+from .steps import Control, Data, State
+from .wide import embed, extract, own
 
 __all__ = ["Lanes", "Program", "Programs", "compile_program", "is_state", "to_device", "use_cache"]
 
@@ -80,7 +80,7 @@ class Lanes:
             raise ValueError(f"the weights are of another network: {given}, not {wanted}")
         weights = embed(weights, narrow, shape)
         if self.lanes == 1:
-            self._state = _with_lanes(lanes_step.initial(weights, shape))
+            self._state = _with_lanes(steps.initial(weights, shape))
         else:
             self._state = self._program.begin(self._whole(), np.int32(lane), weights)
         self._inputs[lane], self._active[lane], self._begun[lane] = inputs, True, True
@@ -96,7 +96,7 @@ class Lanes:
         """
         if not is_state(self._program.shape, arrays):
             raise ValueError("its arrays are not the network's")
-        one = lanes_step.like(self._program.shape)
+        one = steps.like(self._program.shape)
         given = jax.tree.unflatten(jax.tree.structure(one), [np.array(arrays[name]) for name in _named(one)])
         self._state = _with_lanes(given) if self.lanes == 1 else _restore(self._whole(), np.int32(lane), given)
         self._inputs[lane], self._active[lane], self._begun[lane] = inputs, True, True
@@ -142,7 +142,7 @@ class Lanes:
 
 def is_state(shape: Shape, arrays: Mapping[str, np.ndarray]) -> bool:
     """Whether a lane of this shape can go on from `arrays`."""
-    wanted = {name: (a.shape, a.dtype) for name, a in _named(lanes_step.like(shape)).items()}
+    wanted = {name: (a.shape, a.dtype) for name, a in _named(steps.like(shape)).items()}
     return {name: (a.shape, a.dtype) for name, a in arrays.items()} == wanted
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ..models.shared_knobs import AUGMENTATION
-from .lanes_random import fold, uniform
+from ...models.shared_knobs import AUGMENTATION
+from .hashed import fold, uniform
 
 AUGMENT = 2**16  # under a step's key, beyond the places of the dropouts
 DRAWS = 8  # numbers an image: what `transforms` takes them for

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..models.shared_knobs import WITH_SMOOTHING
-from .lanes_random import fold, uniform
-from .lanes_shape import EPSILON, Shape
+from ...models.shared_knobs import WITH_SMOOTHING
+from .hashed import fold, uniform
+from .shape import EPSILON, Shape
 
 CONVS = ("shift", "patches", "conv")
 """How a convolution is computed. "shift": images of one channel are multiplied by one pixel after another of a kernel of at
@@ -230,5 +230,5 @@ def penalty(shape: Shape, weights: Sequence[Array], l1: Array, l2: Array) -> Arr
 
 
 def _size(w: Array) -> Array:
-    """|w|, with a gradient of 0 at 0: JAX's own has 1 there, which would wake weights that are none (`lanes_wide`)."""
+    """|w|, with a gradient of 0 at 0: JAX's own has 1 there, which would wake weights that are none (`wide`)."""
     return w * jax.lax.stop_gradient(jnp.sign(w))

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import BadInput
-from ..models import knobs
-from ..models.knobs import CnnKnobs
-from ..models.shared_knobs import AUGMENTATION, check_loss
-from ..space import Params
-from ..sweep import Sweep
+from ...errors import BadInput
+from ...models import knobs
+from ...models.knobs import CnnKnobs
+from ...models.shared_knobs import AUGMENTATION, check_loss
 
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 """What an epoch measures, in the order of the program's numbers; the last two only with a validation part."""
@@ -142,7 +140,7 @@ def _layer(kernel: Variable, batch_norm: bool) -> list[Variable]:
 class Inputs:
     """What trials of one shape may differ in. Changing it compiles nothing.
 
-    filters, dense_units: of the trial's own network, which may be narrower than its program's (`lanes_wide`).
+    filters, dense_units: of the trial's own network, which may be narrower than its program's (`wide`).
     initializer: as the knob `kernel_initializer`.
     dropout: a rate in [0, 1) for each block and last for the dense layer.  l1, l2: a penalty for each block's kernels.
     weight_decay, label_smoothing: as the knobs, at least 0, and in [0, 1).
@@ -165,7 +163,7 @@ class Inputs:
     seed: int
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The inputs of the program for this lane: optimizers become coefficients of one rule (`lanes_step.update`)."""
+        """The inputs of the program for this lane: optimizers become coefficients of one rule (`steps.update`)."""
         adam = self.optimizer in ("adam", "adamw", "nadam")
         beta, rho = ADAM_BETAS if adam else (self.momentum, RMSPROP_RHO)
         values = {
@@ -238,13 +236,6 @@ def shape_of(
         dropout=tuple(rate > 0 for rate in rates) if dropout is None else tuple(dropout),
         augmented=net.augmented if augmented is None else augmented,
     )
-
-
-def may_augment(sweep: Sweep, params: Params) -> bool:
-    """Whether the program of a trial augments: trials that are given such a knob share theirs with those of any other value of
-    it, so that a strength of 0 is not compiled anew."""
-    searched = (name for name in AUGMENTATION if name in params and name in sweep.space)
-    return any(params.get(name) for name in AUGMENTATION) or any(any(sweep.space[name].grid()) for name in searched)
 
 
 def inputs_of(net: CnnKnobs, seed: int) -> Inputs:

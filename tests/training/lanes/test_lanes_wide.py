@@ -10,11 +10,11 @@ pytest.importorskip("jax")
 from imgclf_sweep import Choice, Float, Objective, SearchSpace, Sweep, datasets  # noqa: E402
 from imgclf_sweep.data.preprocess import Affine  # noqa: E402
 from imgclf_sweep.models import knobs  # noqa: E402
-from imgclf_sweep.training.lane_state import asked, resident  # noqa: E402
-from imgclf_sweep.training.lanes import Lanes, compile_program, to_device  # noqa: E402
-from imgclf_sweep.training.lanes_init import fresh  # noqa: E402
-from imgclf_sweep.training.lanes_shape import LEARNING_RATES, inputs_of, shape_of  # noqa: E402
-from imgclf_sweep.training.lanes_wide import embed, extract, holds, own, programs  # noqa: E402
+from imgclf_sweep.training.lanes.init import fresh  # noqa: E402
+from imgclf_sweep.training.lanes.lanes import Lanes, compile_program, to_device  # noqa: E402
+from imgclf_sweep.training.lanes.shape import LEARNING_RATES, inputs_of, shape_of  # noqa: E402
+from imgclf_sweep.training.lanes.state import asked, resident  # noqa: E402
+from imgclf_sweep.training.lanes.wide import embed, extract, holds, own, programs  # noqa: E402
 from imgclf_sweep.training.protocol import Job, Setup  # noqa: E402
 from imgclf_sweep.trial import Suggestion  # noqa: E402
 

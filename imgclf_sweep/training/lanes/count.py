@@ -6,11 +6,10 @@ import itertools
 
 import numpy as np
 
-from ..errors import SweepError
-from ..models import knobs
-from ..space import Params
-from ..sweep import Sweep
-from .lanes_shape import shape_of
+from ...errors import SweepError
+from ...space import Params
+from ...sweep import Sweep
+from .declared import shape_in
 
 LOOKED_AT = 1000  # configurations of a space, from the grid's beginning and drawn at random alike, to find the largest
 PART = 0.7  # of the device's memory for lanes: the rest is for images, programs and what our estimate misses
@@ -23,15 +22,7 @@ def largest_lane(sweep: Sweep, image: tuple[int, int, int], classes: int, train:
     found = []
     for params in _configurations(sweep):
         try:
-            shape = shape_of(
-                knobs.resolve(params),
-                image=image,
-                classes=classes,
-                loss=sweep.loss,
-                batch=sweep.batch_size,
-                train=train,
-                validation=validation,
-            )
+            shape = shape_in(sweep, params, image=image, classes=classes, train=train, validation=validation)
         except SweepError:
             continue  # that trial itself will say so
         found.append(shape.lane_bytes())

@@ -13,18 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import SweepError
-from ..models import knobs
-from ..space import Params, Value
-from ..sweep import Sweep
-from . import images
-from .checkpoint import Checkpoint, Checkpoints, identity
-from .course import Course, Progress
+from ...errors import SweepError
+from ...models import knobs
+from ...space import Params
+from ...sweep import Sweep
+from .. import images
+from ..checkpoint import Checkpoint, Checkpoints, identity
+from ..course import Course, Progress
+from ..protocol import Job, Setup
+from ..weights import BEST_ARRAYS, load_arrays, save_arrays
+from .declared import shape_in
 from .lanes import Data, Lanes, to_device
-from .lanes_shape import Inputs, Shape, inputs_of, may_augment, shape_of
-from .lanes_wide import programs
-from .protocol import Job, Setup
-from .weights import BEST_ARRAYS, load_arrays, save_arrays
+from .shape import Inputs, Shape, inputs_of
+from .wide import programs
 
 KEEP_SECONDS = 0.5
 """A checkpoint is written when the last one is that old, and when a job is interrupted: after each of a digits network's epochs
@@ -80,36 +81,9 @@ def asked(setup: Setup, job: Job, images: Resident) -> tuple[Shape, Inputs]:
 
 
 def _shape(sweep: Sweep, params: Params, images: Resident) -> Shape:
-    net = knobs.resolve(params)
-    return shape_of(
-        net,
-        image=images.shape,
-        classes=images.classes,
-        loss=sweep.loss,
-        batch=sweep.batch_size,
-        train=images.train,
-        validation=images.validation,
-        dropout=[
-            *(may_drop(sweep, "dropout", rate, i, "dropout" in params) for i, rate in enumerate(net.dropout)),
-            may_drop(sweep, "dense_dropout", net.dense_dropout, 0, "dense_dropout" in params),
-        ],
-        augmented=may_augment(sweep, params),
+    return shape_in(
+        sweep, params, image=images.shape, classes=images.classes, train=images.train, validation=images.validation
     )
-
-
-def may_drop(sweep: Sweep, knob: str, rate: float, block: int, given: bool) -> bool:
-    """Whether a place has a dropout in the program of a trial of this `rate`: trials that are given the knob share theirs with
-    those of any other value of it, so that a rate of 0 is not compiled anew."""
-    if rate > 0 or not given or knob not in sweep.space:
-        return rate > 0
-    return any(_at(value, block) > 0 for value in sweep.space[knob].grid())
-
-
-def _at(value: Value, block: int) -> float:
-    """The rate of a block among values that may be lists, shorter ones too: those are of other networks."""
-    if isinstance(value, tuple):
-        return float(str(value[block])) if block < len(value) else 0.0
-    return float(str(value))
 
 
 class Keeper:

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .lanes_augment import augmented
-from .lanes_net import Array, Pass, losses, penalty
-from .lanes_random import key_of, shuffled
-from .lanes_shape import ADAM_BETAS, EPSILON, Shape
+from .augment import augmented
+from .hashed import key_of, shuffled
+from .net import Array, Pass, losses, penalty
+from .shape import ADAM_BETAS, EPSILON, Shape
 
 NADAM_DECAY = 0.96  # of the momentum schedule: Dozat, "Incorporating Nesterov Momentum into Adam" (2016), as in Keras
 

@@ -17,10 +17,10 @@ from imgclf_sweep.errors import BadInput  # noqa: E402
 from imgclf_sweep.models import knobs  # noqa: E402
 from imgclf_sweep.models.cnn import build_cnn  # noqa: E402
 from imgclf_sweep.sweep import LOSSES, Objective  # noqa: E402
-from imgclf_sweep.training import lanes_init, lanes_random, lanes_step  # noqa: E402
-from imgclf_sweep.training.lanes import Lanes, Programs, compile_program, to_device, use_cache  # noqa: E402
-from imgclf_sweep.training.lanes_net import CONVS, convolve, losses, max_pool  # noqa: E402
-from imgclf_sweep.training.lanes_shape import LEARNING_RATES, inputs_of, shape_of  # noqa: E402
+from imgclf_sweep.training.lanes import hashed, init, steps  # noqa: E402
+from imgclf_sweep.training.lanes.lanes import Lanes, Programs, compile_program, to_device, use_cache  # noqa: E402
+from imgclf_sweep.training.lanes.net import CONVS, convolve, losses, max_pool  # noqa: E402
+from imgclf_sweep.training.lanes.shape import LEARNING_RATES, inputs_of, shape_of  # noqa: E402
 
 IMAGE, CLASSES, TRAIN, HELD, BATCH = (9, 8, 2), 4, 70, 30, 16  # 4 whole batches and one of 6
 BEST = Objective("val_accuracy", "max")
@@ -90,7 +90,7 @@ def test_an_epoch_is_what_keras_fit_does(params, conv):
     model = build_cnn(params, IMAGE, CLASSES, loss)
     lanes.set_lane(0, inputs(params), model.get_weights())
     for epoch in (1, 2):
-        order = np.asarray(lanes_random.shuffled(lanes_random.key_of(3, epoch, 0), TRAIN))
+        order = np.asarray(hashed.shuffled(hashed.key_of(3, epoch, 0), TRAIN))
         assert sorted(order) == list(range(TRAIN))
         history = model.fit(
             SCALE.apply(X[order]),
@@ -183,8 +183,8 @@ def test_update_rules_are_those_of_keras(params):
     for step in range(8):
         gradient = (random.normal(size=20) * 10.0 ** random.integers(-6, 3, 20)).astype("float32")
         optimizer.apply([keras.ops.convert_to_tensor(gradient)])
-        scalars, product = lanes_step.schedule(arrays, jnp.int32(step), product)
-        weight, first, second = lanes_step.update(arrays, scalars, weight, gradient, first, second)
+        scalars, product = steps.schedule(arrays, jnp.int32(step), product)
+        weight, first, second = steps.update(arrays, scalars, weight, gradient, first, second)
         wanted = keras.ops.convert_to_numpy(variable.value)
         np.testing.assert_allclose(np.asarray(weight) - start, wanted - start, rtol=1e-4, atol=1e-6)
 
@@ -302,7 +302,7 @@ def test_a_lane_goes_on_from_its_kept_state_as_if_it_had_never_stopped(count):
 def test_weights_start_as_keras_starts_them_and_differ_by_seed(initializer):
     params = {"filters": 30, "dense_units": 200, "kernel_size": 2, "kernel_initializer": initializer}
     model = build_cnn(params, IMAGE, CLASSES, "mean_squared_error")
-    one, two = (lanes_init.fresh(shape(params), initializer, seed) for seed in (1, 2))
+    one, two = (init.fresh(shape(params), initializer, seed) for seed in (1, 2))
     for mine, other, theirs in zip(one, two, model.get_weights(), strict=True):
         assert (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype)
         np.testing.assert_allclose(np.abs(mine).max(), np.abs(theirs).max(), rtol=0.1)
@@ -311,14 +311,14 @@ def test_weights_start_as_keras_starts_them_and_differ_by_seed(initializer):
 
 
 def test_weights_are_drawn_by_the_hash_that_the_program_draws_by():
-    drawn = lanes_random.uniform(lanes_random.key_of(2**32 - 1), (50,))
-    np.testing.assert_array_equal(lanes_init.uniform(2**32 - 1, 50), np.asarray(drawn))
+    drawn = hashed.uniform(hashed.key_of(2**32 - 1), (50,))
+    np.testing.assert_array_equal(init.uniform(2**32 - 1, 50), np.asarray(drawn))
 
 
 def test_random_numbers_are_uniform_independent_and_the_same_in_any_lane():
-    keys = jax.vmap(lambda seed: lanes_random.key_of(seed, 5, 6))(jnp.arange(200))
-    drawn = np.asarray(jax.vmap(lambda key: lanes_random.uniform(key, (50, 40)))(keys)).reshape(200, -1)
-    np.testing.assert_array_equal(drawn[7], np.asarray(lanes_random.uniform(keys[7], (2000,))))
+    keys = jax.vmap(lambda seed: hashed.key_of(seed, 5, 6))(jnp.arange(200))
+    drawn = np.asarray(jax.vmap(lambda key: hashed.uniform(key, (50, 40)))(keys)).reshape(200, -1)
+    np.testing.assert_array_equal(drawn[7], np.asarray(hashed.uniform(keys[7], (2000,))))
     counts, _ = np.histogram(drawn, 100, (0, 1))
     assert ((counts - 4000) ** 2 / 4000).sum() < 160  # chi-squared, 99 degrees of freedom: 1 in 10,000
     across, along = np.corrcoef(drawn)[np.triu_indices(200, 1)], np.corrcoef(drawn.T)[np.triu_indices(300, 1)]
@@ -348,5 +348,5 @@ def test_what_is_not_compiled_is_refused_in_one_line():
 
 
 def test_shapes_are_found_without_the_tensor_library():
-    code = "import sys, imgclf_sweep.training.lanes_shape; assert not {'jax', 'keras', 'tensorflow'} & set(sys.modules)"
+    code = "import sys, imgclf_sweep.training.lanes.shape; assert not {'jax', 'keras', 'tensorflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -19,13 +19,13 @@ from imgclf_sweep.models.augment import augmentation  # noqa: E402
 from imgclf_sweep.models.cnn import build_cnn  # noqa: E402
 from imgclf_sweep.models.shared_knobs import AUGMENTATION  # noqa: E402
 from imgclf_sweep.sweep import Objective  # noqa: E402
-from imgclf_sweep.training import lanes_augment  # noqa: E402
 from imgclf_sweep.training.compiled import CompiledTrainer  # noqa: E402
 from imgclf_sweep.training.images import fitted, load  # noqa: E402
-from imgclf_sweep.training.lane_state import asked, resident  # noqa: E402
-from imgclf_sweep.training.lanes import Lanes, compile_program, to_device  # noqa: E402
-from imgclf_sweep.training.lanes_random import key_of, shuffled  # noqa: E402
-from imgclf_sweep.training.lanes_shape import inputs_of, shape_of  # noqa: E402
+from imgclf_sweep.training.lanes import augment  # noqa: E402
+from imgclf_sweep.training.lanes.hashed import key_of, shuffled  # noqa: E402
+from imgclf_sweep.training.lanes.lanes import Lanes, compile_program, to_device  # noqa: E402
+from imgclf_sweep.training.lanes.shape import inputs_of, shape_of  # noqa: E402
+from imgclf_sweep.training.lanes.state import asked, resident  # noqa: E402
 from imgclf_sweep.training.protocol import Job, Reply, Setup  # noqa: E402
 from imgclf_sweep.training.serving import serving_model  # noqa: E402
 from imgclf_sweep.training.weights import BEST_ARRAYS, load_weights  # noqa: E402
@@ -47,7 +47,7 @@ def strengths(**params):
 
 
 def draws(count):
-    return np.random.default_rng(1).uniform(size=(lanes_augment.DRAWS, count)).astype("float32")
+    return np.random.default_rng(1).uniform(size=(augment.DRAWS, count)).astype("float32")
 
 
 def given(layer, drawn, shape):
@@ -85,8 +85,8 @@ def by_keras(params, images, drawn):
 
 
 def by_program(params, images, drawn):
-    with mock.patch.object(lanes_augment, "uniform", lambda key, shape: jnp.asarray(drawn).reshape(shape)):
-        return np.asarray(lanes_augment.augmented(jnp.asarray(images), strengths(**params), key_of(0)))
+    with mock.patch.object(augment, "uniform", lambda key, shape: jnp.asarray(drawn).reshape(shape)):
+        return np.asarray(augment.augmented(jnp.asarray(images), strengths(**params), key_of(0)))
 
 
 @pytest.mark.parametrize("size", [(12, 9, 3), (8, 8, 1), (1, 5, 2)])
@@ -109,20 +109,20 @@ def test_of_several_the_order_is_that_of_the_layers():
     found, wanted = by_program(params, slope, drawn), by_keras(params, slope, drawn)
     middle = (slice(None), slice(25, 36), slice(20, 31))
     np.testing.assert_allclose(found[middle], wanted[middle], atol=1.0)  # the slope itself is rounded to whole numbers
-    transforms = lanes_augment.transforms
-    with mock.patch.object(lanes_augment, "transforms", lambda *given: transforms(*given)[::-1]):
+    transforms = augment.transforms
+    with mock.patch.object(augment, "transforms", lambda *given: transforms(*given)[::-1]):
         assert np.abs(by_program(params, slope, drawn)[middle] - wanted[middle]).max() > 5  # in another order it is not
 
 
 def test_strengths_of_zero_leave_images_as_they_were():
     images = np.random.default_rng(0).integers(0, 256, (50, 11, 6, 3), dtype=np.uint8)
-    found = jax.jit(lanes_augment.augmented)(images, strengths(), key_of(1, 2, 3))
+    found = jax.jit(augment.augmented)(images, strengths(), key_of(1, 2, 3))
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, images)
 
 
 def test_draws_go_as_far_as_said_and_are_the_key_s_alone():
-    every = jax.jit(lanes_augment.augmented)
+    every = jax.jit(augment.augmented)
     images = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 1), dtype=np.uint8)
     one, again, other = (np.asarray(every(images, strengths(**ALL), key_of(7, 1, step))) for step in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
@@ -210,7 +210,7 @@ def test_an_epoch_fits_the_images_that_its_draws_make():
     for epoch in (1, 2):
         model.set_weights(lanes.lane_weights(0, best=False))
         order = np.asarray(shuffled(key_of(8, epoch, 0), TRAIN))
-        made = np.asarray(lanes_augment.augmented(jnp.asarray(X[order]), strengths(**ALL), key_of(8, epoch, 1)))
+        made = np.asarray(augment.augmented(jnp.asarray(X[order]), strengths(**ALL), key_of(8, epoch, 1)))
         loss, accuracy = model.evaluate(
             made * np.float32(SCALE.scale) + np.float32(SCALE.offset), Y[order], batch_size=TRAIN, verbose=0
         )

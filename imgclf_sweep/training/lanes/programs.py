@@ -19,13 +19,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..data.files import locked
-from ..models.shared_knobs import AUGMENTATION
-from . import lanes_step
-from .lanes_net import CONVS
-from .lanes_shape import Inputs, Shape
-from .lanes_step import Control, Data
-from .protocol import Compilations
+from ...data.files import locked
+from ...models.shared_knobs import AUGMENTATION
+from ..protocol import Compilations
+from . import steps
+from .net import CONVS
+from .shape import Inputs, Shape
+from .steps import Control, Data
 
 HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"  # JAX's events
 
@@ -69,7 +69,7 @@ class Program:
 
 @dataclass
 class Programs:
-    """Compiles programs in threads, each once.  conv: see `lanes_net.CONVS`.  threads: side by side.
+    """Compiles programs in threads, each once.  conv: see `net.CONVS`.  threads: side by side.
 
     cache: where they are kept (`use_cache`): of several processes that want one at the same time, one compiles it.
     After use `close()` it, or use it as a context manager.
@@ -141,16 +141,16 @@ class Programs:
 def compile_program(shape: Shape, lanes: int, conv: str = CONVS[0]) -> Program:
     """Compile what `Lanes` calls for K lanes of one shape."""
     began = time.perf_counter()
-    state = lanes_step.like(shape, lanes)
-    epoch = jax.jit(lanes_step.epoch_of(shape, lanes, conv), donate_argnums=0)
+    state = steps.like(shape, lanes)
+    epoch = jax.jit(steps.epoch_of(shape, lanes, conv), donate_argnums=0)
     compiled = epoch.lower(state, _inputs_like(shape, lanes), _control_like(lanes), _data_like(shape)).compile()
     others = {}
     if lanes > 1:
         at = jax.ShapeDtypeStruct((), np.int32)
         weights = [jax.ShapeDtypeStruct(v.shape, np.float32) for v in shape.variables()]
-        others["empty"] = jax.jit(lambda: lanes_step.empty(shape, lanes)).lower().compile()
-        others["begin"] = jax.jit(lanes_step.begin, donate_argnums=0).lower(state, at, weights).compile()
-        others["take"] = jax.jit(lanes_step.take).lower(state, at).compile()
+        others["empty"] = jax.jit(lambda: steps.empty(shape, lanes)).lower().compile()
+        others["begin"] = jax.jit(steps.begin, donate_argnums=0).lower(state, at, weights).compile()
+        others["take"] = jax.jit(steps.take).lower(state, at).compile()
     memory = compiled.memory_analysis()
     needed = memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0
     return Program(shape, lanes, compiled, time.perf_counter() - began, needed, False, **others)

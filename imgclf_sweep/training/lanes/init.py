@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from .lanes_shape import Shape, Variable
+from .shape import Shape, Variable
 
 CUT = 2.0  # deviations, at which Keras's normal initializers cut off
 CUT_DEVIATION = 0.87962566103423978  # of a normal distribution of deviation 1 that is cut there
@@ -51,7 +51,7 @@ def _kernel(variable: Variable, drawn: np.ndarray, initializer: str) -> np.ndarr
 
 
 def uniform(seed: int, count: int) -> np.ndarray:
-    """Numbers in [0, 1), float32 (count,), of 24 random bits each, by the hash of `lanes_random`."""
+    """Numbers in [0, 1), float32 (count,), of 24 random bits each, by the hash of `hashed`."""
     low, high = (
         _mix(np.asarray([number], np.uint32))[0] for number in ((seed + 0x9E3779B9) % 2**32, seed ^ 0x85EBCA6B)
     )
