@@ -33,8 +33,8 @@ from benchmarks import gpu_sweep
 from imgclf_sweep.data.preprocess import Affine
 from imgclf_sweep.models import knobs
 from imgclf_sweep.sweep import Objective
+from imgclf_sweep.training.lanes.conv import CONVS
 from imgclf_sweep.training.lanes.lanes import Lanes, Program, Programs, to_device, use_cache
-from imgclf_sweep.training.lanes.net import CONVS
 from imgclf_sweep.training.lanes.shape import Shape, inputs_of, shape_of
 
 IMAGE, CLASSES, LOSS = (32, 32, 1), 10, "sparse_categorical_crossentropy"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -30,20 +31,26 @@ def fold(key: Array, number: Array | int) -> Array:
     return _mix(_mix(key ^ _mix(jnp.uint32(number) + np.uint32(0xC2B2AE35))) + np.arange(2, dtype=np.uint32))
 
 
-def bits(key: Array, count: int) -> Array:
-    """`count` random numbers, uint32."""
-    return _mix(_mix(jnp.arange(count, dtype=jnp.uint32) ^ key[0]) + key[1])
+def bits(key: Array, shape: tuple[int, ...]) -> Array:
+    """Random numbers, uint32, of `shape`: those of a position follow from its place in row-major order, whatever the shape.
+
+    The place is counted along each axis, not along one that is then folded: XLA divides to fold, element by element.
+    """
+    place = jnp.zeros(shape, jnp.uint32)
+    for axis in range(len(shape)):
+        along = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        place = place + along * np.uint32(math.prod(shape[axis + 1 :]))
+    return _mix(_mix(place ^ key[0]) + key[1])
 
 
 def uniform(key: Array, shape: tuple[int, ...]) -> Array:
     """Numbers in [0, 1), float32, of 24 random bits each."""
-    numbers = bits(key, math.prod(shape)) >> np.uint32(8)
-    return (numbers.astype(jnp.float32) * np.float32(2**-24)).reshape(shape)
+    return (bits(key, shape) >> np.uint32(8)).astype(jnp.float32) * np.float32(2**-24)
 
 
 def shuffled(key: Array, count: int) -> Array:
     """0 to count - 1, int32, in the order of their random numbers, which the hash makes all different."""
-    return jnp.argsort(bits(key, count)).astype(jnp.int32)
+    return jnp.argsort(bits(key, (count,))).astype(jnp.int32)
 
 
 def _mix(x: Array) -> Array:

@@ -5,7 +5,6 @@ What each layer and loss computes is Keras 3's on TensorFlow, so that the weight
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,16 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from ...models.shared_knobs import WITH_SMOOTHING
+from .conv import convolve_and_pool, max_pool
 from .hashed import fold, uniform
 from .shape import EPSILON, Shape
-
-CONVS = ("shift", "patches", "conv")
-"""How a convolution is computed. "shift": images of one channel are multiplied by one pixel after another of a kernel of at
-most SHIFTED pixels; all else is as with "patches": the pixels under the kernel are laid side by side and multiplied as one
-matrix a lane. "conv": XLA's own, which over lanes becomes a grouped one; on a processor it took 3 times longer."""
-
-SHIFTED = 4
-"""On a processor shifting was 1.1 to 1.4 times faster than patches with 4 pixels (2x2), and 1.4 times slower with 9."""
 
 NORM_MOMENTUM, NORM_EPSILON = 0.99, 1e-3  # Keras's BatchNormalization
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0  # Keras's categorical_focal_crossentropy
@@ -54,9 +46,10 @@ class Pass:
         shape = self.shape
         for i in range(shape.blocks):
             for j in range(shape.convs[i]):
-                x = self._convolve(x, i, last=j == shape.convs[i] - 1)
+                x = self._convolve(x, i, image=i == j == 0, last=j == shape.convs[i] - 1)
+            if i == shape.blocks - 1:
+                x = x.reshape(len(x), -1)  # before its dropout, which XLA would else compute element by element
             x = self._dropout(x, i)
-        x = x.reshape(x.shape[0], -1)
         x = jax.nn.relu(x @ self._take() + self._take())
         if shape.dense_batch_norm:
             x = self._normalise(x)
@@ -66,23 +59,19 @@ class Pass:
     def _take(self) -> Array:
         return self.weights[next(self._next)]
 
-    def _convolve(self, x: Array, block: int, last: bool) -> Array:
+    def _convolve(self, x: Array, block: int, image: bool, last: bool) -> Array:
         """One convolution with its relu and normalisation, and after the block's last one the pooling.
 
-        Adding the bias and relu keep order, so that they may follow the pooling, where there is less to do; and of what
-        pooling drops at the edge nothing is computed, unless a normalisation counts it.
+        Of what pooling drops at the edge nothing is computed, unless a normalisation counts it.
         """
         shape = self.shape
         height, width = shape.conv_output(block, *x.shape[1:3])
         pool, norm = shape.pool_size[block] if last else 1, shape.batch_norm[block]
-        if not norm:
-            height, width = height // pool * pool, width // pool * pool
+        within = 1 if norm else pool
+        size = height // within, width // within
         same = shape.padding[block] == "same"
-        kernel, bias = self._take(), self._take()
-        x = convolve(x, kernel, (height, width), same, self._conv)
-        if norm:
-            return max_pool(self._normalise(jax.nn.relu(x + bias)), pool)
-        return jax.nn.relu(max_pool(x, pool) + bias)
+        x = convolve_and_pool(x, self._take(), self._take(), size, within, same, self._conv, image)
+        return max_pool(self._normalise(x), pool) if norm else x
 
     def _normalise(self, x: Array) -> Array:
         gamma, beta = self._take(), self._take()
@@ -104,84 +93,6 @@ class Pass:
         rate = self._rates[place]
         kept = uniform(fold(self._key, place), x.shape) >= rate
         return jnp.where(kept, x / (1 - rate), 0)
-
-
-def convolve(x: Array, kernel: Array, size: tuple[int, int], same: bool, how: str) -> Array:
-    """The upper left `size` (H, W) of the convolution of x (B, H, W, C) with kernel (k, k, C, F), stride 1.
-
-    same: zeros around the image as Keras's "same" puts them, the odd one below and to the right.
-    """
-    k = kernel.shape[0]
-    height, width = size
-    if same:
-        x = jnp.pad(x, ((0, 0), ((k - 1) // 2, k // 2), ((k - 1) // 2, k // 2), (0, 0)))
-    x = x[:, : height + k - 1, : width + k - 1]
-    if how == "conv":
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    shifted = [x[:, i : i + height, j : j + width] for i in range(k) for j in range(k)]
-    channels, filters = kernel.shape[2:]
-    if how == "shift" and channels == 1 and k * k <= SHIFTED:
-        return _weighted(shifted, kernel.reshape(k * k, filters))
-    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(k * k * channels, filters)
-
-
-@jax.custom_vjp
-def _weighted(parts: list[Array], taps: Array) -> Array:
-    """The sum of parts (B, H, W, 1), each times its row of taps (len(parts), F).
-
-    Its gradient is two matrix products. With what JAX derives, a sum over the images for each tap, the step of this
-    convolution with its pooling took 3 times as long on a processor (500 images of 32x32, 64 filters of 2x2).
-    """
-    return sum(part * tap for part, tap in zip(parts, taps, strict=True))
-
-
-def _weighted_forward(parts: list[Array], taps: Array) -> tuple[Array, tuple[list[Array], Array]]:
-    return _weighted(parts, taps), (parts, taps)
-
-
-def _weighted_backward(kept: tuple[list[Array], Array], gradient: Array) -> tuple[list[Array], Array]:
-    parts, taps = kept
-    pixels = jnp.concatenate(parts, axis=-1)
-    to_taps = jnp.tensordot(pixels, gradient, axes=((0, 1, 2), (0, 1, 2)))
-    return jnp.split(gradient @ taps.T, len(parts), axis=-1), to_taps
-
-
-_weighted.defvjp(_weighted_forward, _weighted_backward)
-
-
-def max_pool(x: Array, size: int) -> Array:
-    """The largest of each size x size window of x (B, H, W, C); what is left over at the edge is dropped."""
-    if size == 1:
-        return x
-    batch, height, width, channels = x.shape
-    rows, columns = height // size, width // size
-    x = x[:, : rows * size, : columns * size]
-    return _largest(x.reshape(batch, rows, size, columns, size, channels))
-
-
-@jax.custom_vjp
-def _largest(x: Array) -> Array:
-    """The maximum over axes 2 and 4 of x (B, H, s, W, s, C), by comparing and in the gradient too: XLA's windowed maximum
-    has a slow scatter there. Equal maxima share the gradient, where XLA gives it to the first."""
-    return functools.reduce(jnp.maximum, _places(x))
-
-
-def _places(x: Array) -> list[Array]:
-    return [x[:, :, i, :, j] for i in range(x.shape[2]) for j in range(x.shape[4])]
-
-
-def _largest_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    largest = _largest(x)
-    return largest, (x, largest)
-
-
-def _largest_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array]:
-    x, largest = kept
-    share = gradient / sum((place == largest).astype(x.dtype) for place in _places(x))
-    return (jnp.where(x == largest[:, :, None, :, None], share[:, :, None, :, None], 0),)
-
-
-_largest.defvjp(_largest_forward, _largest_backward)
 
 
 def moments(x: Array, mask: Array | None) -> tuple[Array, Array]:

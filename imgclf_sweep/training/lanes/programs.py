@@ -23,7 +23,7 @@ from ...data.files import locked
 from ...models.shared_knobs import AUGMENTATION
 from ..protocol import Compilations
 from . import steps
-from .net import CONVS
+from .conv import CONVS
 from .shape import Inputs, Shape
 from .steps import Control, Data
 
@@ -69,7 +69,7 @@ class Program:
 
 @dataclass
 class Programs:
-    """Compiles programs in threads, each once.  conv: see `net.CONVS`.  threads: side by side.
+    """Compiles programs in threads, each once.  conv: see `conv.CONVS`.  threads: side by side.
 
     cache: where they are kept (`use_cache`): of several processes that want one at the same time, one compiles it.
     After use `close()` it, or use it as a context manager.

@@ -7,21 +7,23 @@ import math
 from ...models.shared_knobs import Augmentation
 from .shape import Shape
 
-STEP_SECONDS = 0.0065
-FIT_RATES = 28e9, 38e9
-COMPILED_RATES = 18e9, 8.5e9
-"""What a step takes: Keras `fit` on TensorFlow a time whatever is in it; and either a time for each multiply-add, three times
-those of the forward pass, at so many a second in convolutions of one channel and dense layers, and in all other convolutions.
+STEP_SECONDS = 0.001
+FIT_RATES = 72e9, 83e9
+FIT_OUTPUT = 3.9e-9
+COMPILED_RATES = 62e9, 28e9, 25e9
+"""What a step takes: a time for each multiply-add, three times those of the forward pass, at so many a second in the dense layers,
+in convolutions and, where it is compiled, in the first of them. In Keras `fit` on TensorFlow that first one takes a time for
+each of its outputs instead, by far the largest array; and the step a time whatever is in it.
 
-From processor seconds of one thread for an epoch with its validation (AMD EPYC server, Linux), `fit` and compiled: digits,
-18 steps of 64, filters 16 / dense 256: 0.143 and 0.009; 64 / 512: 0.155 and 0.060. MNIST, 4,000 images of a batch of 32, its
-known configuration: 1.01 and 0.96. Gray CIFAR-10, 4,000 images of 500, 16 / 256: 0.61 and 0.84; 64 / 512: 3.4 and 4.2. Two
-blocks (`cifar_gray`, known 0), 2,000 images: 0.88 and 2.4. Three blocks (`cifar_batchnorm`, known 0), 2,000: 0.62 and 1.7.
-Two blocks on 100x100 pixels (`image_folder`, known 0), 512: 1.5 and 5.3.
-The compiled times were taken before the gradient of one-channel convolutions was a product (`net.py`), and bound today's.
+From processor seconds of one thread for an epoch of training (AMD EPYC server, Linux; TensorFlow 2.21, JAX 0.10.2), `fit`
+and compiled. Gray CIFAR-10, 4,000 images of batches of 500, 64 filters / dense 512 / pool 2: 2.21 and 1.30; 32 / 256 / 4:
+0.46 and 0.12. MNIST, 4,000 images of 32, its known configuration: 0.50 and 0.22. Two blocks (`cifar_gray`, known 0), 2,000
+images: 0.71 and 0.60; three (known 1), 1,000: 1.10 and 1.16. Three blocks in colour (`cifar_augment`, not augmented), 2,000:
+0.41 and 0.53; (`cifar_batchnorm`, known 0), 2,000: 0.37 and 0.77. Two blocks on 100x100 pixels (`image_folder`, known 0),
+512: 0.98 and 1.4. Digits, 18 steps of 64, 16 / 256: 0.074 and 0.004; 64 / 512: 0.104 and 0.018.
 
 What comes once is left out: a worker without TensorFlow starts 5 s sooner, `fit` traces each trial for 1 to 1.5 s, and each
-shape of network is compiled for 3 s, in the first sweep that has it.
+shape of network is compiled for 2 to 5 s, in the first sweep that has it.
 """
 
 
@@ -37,11 +39,10 @@ By the same measure, `fit` and compiled, with nothing, a flip, a rotation and al
 
 def seconds(shape: Shape) -> tuple[float, float]:
     """What a step of `shape` takes on a processor, about: in Keras `fit`, and compiled."""
-    counts = [3 * shape.batch * count for count in multiply_adds(shape)]
-    fit, compiled = (
-        sum(n / rate for n, rate in zip(counts, rates, strict=True)) for rates in (FIT_RATES, COMPILED_RATES)
-    )
-    return STEP_SECONDS + fit, compiled
+    dense, first, others = (3 * shape.batch * count for count in multiply_adds(shape))
+    outputs = shape.batch * math.prod(shape.conv_output(0, *shape.image[:2])) * shape.filters[0]
+    fit = STEP_SECONDS + dense / FIT_RATES[0] + others / FIT_RATES[1] + outputs * FIT_OUTPUT
+    return fit, sum(n / rate for n, rate in zip((dense, others, first), COMPILED_RATES, strict=True))
 
 
 def augmenting(shape: Shape, net: Augmentation) -> tuple[float, float]:
@@ -51,15 +52,14 @@ def augmenting(shape: Shape, net: Augmentation) -> tuple[float, float]:
     return fit, COMPILED_SAMPLING * pixels if shape.augmented else 0.0
 
 
-def multiply_adds(shape: Shape) -> tuple[int, int]:
-    """Of an image's forward pass: those of dense layers and convolutions of one channel; and those of all other convolutions."""
-    plain, channels = 0, 0
+def multiply_adds(shape: Shape) -> tuple[int, int, int]:
+    """Of an image's forward pass: those of the dense layers, of the first convolution and of all others."""
+    convs = []
     height, width, depth = shape.image
     for block, (h, w, filters) in enumerate(shape.features()):
         for _ in range(shape.convs[block]):
             height, width = shape.conv_output(block, height, width)
-            count = height * width * shape.kernel_size[block] ** 2 * depth * filters
-            plain, channels = (plain + count, channels) if depth == 1 else (plain, channels + count)
+            convs.append(height * width * shape.kernel_size[block] ** 2 * depth * filters)
             depth = filters
         height, width = h, w
-    return plain + (height * width * depth + shape.classes) * shape.dense_units, channels
+    return (height * width * depth + shape.classes) * shape.dense_units, convs[0], sum(convs[1:])

@@ -18,8 +18,9 @@ from imgclf_sweep.models import knobs  # noqa: E402
 from imgclf_sweep.models.cnn import build_cnn  # noqa: E402
 from imgclf_sweep.sweep import LOSSES, Objective  # noqa: E402
 from imgclf_sweep.training.lanes import hashed, init, steps  # noqa: E402
+from imgclf_sweep.training.lanes.conv import CONVS  # noqa: E402
 from imgclf_sweep.training.lanes.lanes import Lanes, Programs, compile_program, to_device, use_cache  # noqa: E402
-from imgclf_sweep.training.lanes.net import CONVS, convolve, losses, max_pool  # noqa: E402
+from imgclf_sweep.training.lanes.net import losses  # noqa: E402
 from imgclf_sweep.training.lanes.shape import LEARNING_RATES, inputs_of, shape_of  # noqa: E402
 
 IMAGE, CLASSES, TRAIN, HELD, BATCH = (9, 8, 2), 4, 70, 30, 16  # 4 whole batches and one of 6
@@ -117,41 +118,6 @@ def test_the_best_epoch_measures_as_the_keras_model_with_the_same_weights(name):
     model.set_weights(lanes.lane_weights(1))
     loss, accuracy = model.evaluate(SCALE.apply(HELD_X), targets(model, name, HELD_Y), verbose=0)
     assert (loss, accuracy) == pytest.approx((best["val_loss"], best["val_accuracy"]), rel=1e-4)
-
-
-@pytest.mark.parametrize("same", [True, False])
-@pytest.mark.parametrize(("kernel_size", "channels"), [(2, 1), (2, 3), (3, 1), (3, 2)])
-def test_convolutions_and_their_gradients_agree_however_computed(kernel_size, channels, same):
-    random = np.random.default_rng(0)
-    x = random.normal(size=(5, 9, 8, channels)).astype("float32")
-    kernel = random.normal(size=(kernel_size, kernel_size, channels, 4)).astype("float32")
-    weight = random.normal(size=(5, 6, 5, 4)).astype("float32")
-
-    def total(x, kernel, how):
-        return (convolve(x, kernel, (6, 5), same, how) * weight).sum()
-
-    wanted = keras.ops.conv(x, kernel, padding="same" if same else "valid", data_format="channels_last")
-    wanted = keras.ops.convert_to_numpy(wanted)[:, :6, :5]
-    gradients = jax.grad(total, (0, 1))(x, kernel, "conv")
-    for how in CONVS:
-        np.testing.assert_allclose(convolve(x, kernel, (6, 5), same, how), wanted, rtol=1e-4, atol=1e-5)
-        for found, other in zip(jax.grad(total, (0, 1))(x, kernel, how), gradients, strict=True):
-            np.testing.assert_allclose(found, other, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("size", [2, 3])
-def test_pooling_and_its_gradient_are_those_of_a_windowed_maximum(size):
-    random = np.random.default_rng(0)
-    x = jnp.asarray(random.normal(size=(3, 7, 8, 2)).astype("float32"))
-
-    def windowed(x):
-        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, size, size, 1), "VALID")
-
-    wanted = windowed(x)
-    weight = random.normal(size=wanted.shape).astype("float32")
-    np.testing.assert_array_equal(max_pool(x, size), wanted)
-    found, other = (jax.grad(lambda x, f=f: (f(x) * weight).sum())(x) for f in (lambda x: max_pool(x, size), windowed))
-    np.testing.assert_array_equal(found, other)
 
 
 @pytest.mark.parametrize("name", LOSSES)
