@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from ...models.shared_knobs import AUGMENTATION
@@ -78,6 +79,24 @@ def transforms(strengths: Array, drawn: Array, height: int, width: int) -> list[
     ]
 
 
+def _sources(transform: Transform, height: int, width: int) -> tuple[Array, Array]:
+    """Where each pixel comes from, x and y, float32 (B, H, W).
+
+    Computed in a loop over parts of the batch, out of which XLA takes nothing. Else it would compute them for each use anew,
+    rounded now one way and now the other, and where that is across a whole number a pixel would be its neighbour.
+    """
+    batch = len(transform.a0)
+    parts = next((n for n in range(2, batch) if batch % n == 0), batch)
+    x, y = jnp.arange(width, dtype=jnp.float32), jnp.arange(height, dtype=jnp.float32)[:, None]
+
+    def some(part: Transform) -> tuple[Array, Array]:
+        a0, a1, a2, b0, b1, b2 = (each[:, None, None] for each in part)
+        return jnp.clip(a0 * x + a1 * y + a2, 0, width - 1), jnp.clip(b0 * x + b1 * y + b2, 0, height - 1)
+
+    found = jax.lax.map(some, Transform(*(each.reshape(parts, -1) for each in transform)))
+    return tuple(each.reshape(batch, height, width) for each in found)
+
+
 def sampled(images: Array, transform: Transform) -> Array:
     """Images uint8 (B, H, W, C) as `transform` moves them, float32: bilinear between four pixels, beyond the border the nearest.
 
@@ -90,9 +109,7 @@ def sampled(images: Array, transform: Transform) -> Array:
     words = rows | right << 8
     below = jnp.concatenate([words[:, 1:], words[:, -1:]], axis=1)
     words = (words | below << 16).reshape(-1, channels)
-    a0, a1, a2, b0, b1, b2 = (part[:, None, None] for part in transform)
-    x, y = jnp.arange(width, dtype=jnp.float32), jnp.arange(height, dtype=jnp.float32)[:, None]
-    from_x, from_y = jnp.clip(a0 * x + a1 * y + a2, 0, width - 1), jnp.clip(b0 * x + b1 * y + b2, 0, height - 1)
+    from_x, from_y = _sources(transform, height, width)
     left, top = jnp.floor(from_x), jnp.floor(from_y)
     image = jnp.arange(batch, dtype=jnp.int32)[:, None, None]
     at = (image * height + top.astype(jnp.int32)) * width + left.astype(jnp.int32)

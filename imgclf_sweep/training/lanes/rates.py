@@ -11,9 +11,9 @@ STEP_SECONDS = 0.001
 FIT_RATES = 72e9, 83e9
 FIT_OUTPUT = 3.9e-9
 COMPILED_RATES = 62e9, 28e9, 25e9
-"""What a step takes: a time for each multiply-add, three times those of the forward pass, at so many a second in the dense layers,
-in convolutions and, where it is compiled, in the first of them. In Keras `fit` on TensorFlow that first one takes a time for
-each of its outputs instead, by far the largest array; and the step a time whatever is in it.
+"""What a step takes: a time for each multiply-add, three times those of the forward pass, at so many a second in the dense
+layers, in convolutions and, where it is compiled, in the first of them. In Keras `fit` on TensorFlow that first one takes a
+time for each of its outputs instead, by far the largest array; and the step a time whatever is in it.
 
 From processor seconds of one thread for an epoch of training (AMD EPYC server, Linux; TensorFlow 2.21, JAX 0.10.2), `fit`
 and compiled. Gray CIFAR-10, 4,000 images of batches of 500, 64 filters / dense 512 / pool 2: 2.21 and 1.30; 32 / 256 / 4:
