@@ -47,7 +47,7 @@ def convolve_and_pool(
     if how == "fused" and image and pool > 1 and k * k * channels <= FUSED:
         return _in_parts(Fused(pool), x, kernel, bias, 4 * math.prod(size) * filters)
     apart = Apart(pool, how)
-    if how != "fused":
+    if how != "fused" or jax.default_backend() != "cpu":  # a GPU rather keeps what the backward pass needs
         return apart.forward(x, kernel, bias)[0]
     return _in_parts(apart, x, kernel, bias, 4 * height * width * max(filters, k * k * channels))
 
