@@ -4,8 +4,8 @@
     sweep run search_spaces/cifar_gray.py --data-dir DIR --sampler grid      the study's 144 configurations, and the two below
     sweep retrain cifar_gray --trial 1 --epochs 20 --seeds 3  the study's last network, scored
 
-Cost: with --trainer fit (AMD EPYC), known configuration 0 trains in 2 minutes on 2 cores, 1 in 20 epochs in 39 to 47 minutes on one; the
-grid with --limit-images 5000 takes 39 minutes on one; compiled, which is the default, less (docs/performance.md).
+Cost: with --trainer fit (AMD EPYC), known configuration 0 trains in 2 minutes on 2 cores, 1 in 20 epochs in 39 to 47 minutes on
+one; the grid with --limit-images 5000 takes 39 minutes on one; compiled, which is the default, less (docs/performance.md).
 Expected on the test images: known configuration 0 0.6011 (0.5913 to 0.6112 over 3 seeds; the study: 0.5507), 1 0.7081 (0.6997 to
 0.7170 over 3 seeds; the study: 0.6691, chosen on those very images; here the validation part chooses). See
 docs/reproduction.md.
