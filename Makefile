@@ -40,6 +40,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.compare digits --trials 100 --repeat $(BENCH_REPEAT) --out build/bench/digits-100.json
 	test -z "$$IMGCLF_SWEEP_DATA" || $(BIN)/python -m benchmarks.compare gray --repeat $(BENCH_REPEAT) --out build/bench/gray.json
 	$(BIN)/python -m benchmarks.overhead --out build/bench/overhead.json
+	$(BIN)/python -m benchmarks.epochs
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -69,6 +69,14 @@ def _config(part: Any) -> dict[str, Any]:
     return {name: value for name, value in part.get_config().items() if name not in ("name", "dtype")}
 
 
+@pytest.mark.slow
+def test_epochs_are_timed_in_both_trainers() -> None:
+    said = run("benchmarks.epochs", "--networks", "digits 16/256/2", "--repeat", "1")
+    cells = [cell.strip() for cell in said.splitlines()[-1].strip("|").split("|")]
+    assert cells[:2] == ["digits 16/256/2", "1,152 of 8x8x1, 64"]
+    assert all(float(cell) > 0 for cell in cells[2:])
+
+
 @pytest.mark.long
 def test_the_comparison_prints_its_table(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
