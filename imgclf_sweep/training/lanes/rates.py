@@ -15,12 +15,8 @@ COMPILED_RATES = 62e9, 28e9, 25e9
 layers, in convolutions and, where it is compiled, in the first of them. In Keras `fit` on TensorFlow that first one takes a
 time for each of its outputs instead, by far the largest array; and the step a time whatever is in it.
 
-From processor seconds of one thread for an epoch of training (AMD EPYC server, Linux; TensorFlow 2.21, JAX 0.10.2), `fit`
-and compiled. Gray CIFAR-10, 4,000 images of batches of 500, 64 filters / dense 512 / pool 2: 2.21 and 1.30; 32 / 256 / 4:
-0.46 and 0.12. MNIST, 4,000 images of 32, its known configuration: 0.50 and 0.22. Two blocks (`cifar_gray`, known 0), 2,000
-images: 0.71 and 0.60; three (known 1), 1,000: 1.10 and 1.16. Three blocks in colour (`cifar_augment`, not augmented), 2,000:
-0.41 and 0.53; (`cifar_batchnorm`, known 0), 2,000: 0.37 and 0.77. Two blocks on 100x100 pixels (`image_folder`, known 0),
-512: 0.98 and 1.4. Digits, 18 steps of 64, 16 / 256: 0.074 and 0.004; 64 / 512: 0.104 and 0.018.
+Fitted to what `python -m benchmarks.epochs` measures, processor seconds of one thread for an epoch (AMD EPYC server, Linux;
+TensorFlow 2.21, JAX 0.10.2): docs/performance.md has them, network by network.
 
 What comes once is left out: a worker without TensorFlow starts 5 s sooner, `fit` traces each trial for 1 to 1.5 s, and each
 shape of network is compiled for 2 to 5 s, in the first sweep that has it.
@@ -31,9 +27,9 @@ FIT_AUGMENT, FIT_SAMPLING, COMPILED_SAMPLING = 0.001, 21e-9, 30e-9
 """What augmentation adds to a step: in `fit` a time whatever it does, and one for each pixel and layer that interpolates;
 compiled one for each pixel, whatever is asked for.
 
-By the same measure, `fit` and compiled, with nothing, a flip, a rotation and all six: digits, 18 steps of 64, 16 / 256: 0.133,
-0.155, 0.153, 0.163 and 0.007, 0.008, 0.008, 0.010. `cifar_augment`, 2,000 images of 32x32x3: 0.54, 0.57, 0.61, 0.75 and 0.89,
-0.96, 1.03, 0.94.
+From such epochs too, of which the differences count: `fit` and compiled, with nothing, a flip, a rotation and all six:
+digits, 18 steps of 64, 16 / 256: 0.133, 0.155, 0.153, 0.163 and 0.007, 0.008, 0.008, 0.010. `cifar_augment`, 2,000 images of
+32x32x3: 0.54, 0.57, 0.61, 0.75 and 0.89, 0.96, 1.03, 0.94.
 """
 
 
