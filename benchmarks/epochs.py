@@ -21,16 +21,14 @@ from typing import Any
 
 import numpy as np
 
+from imgclf_sweep.cores import cores
+from imgclf_sweep.executors.devices import NO_GPU, worker_environments
+
 from .machine import machine_line
 
 LOSS = "sparse_categorical_crossentropy"
-ONE_THREAD = {
-    **dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC"), "1"),
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "CUDA_VISIBLE_DEVICES": "",
-    "JAX_PLATFORMS": "cpu",
-}
+ONE_THREAD = worker_environments(max(2, cores()), [])[0] | NO_GPU | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+"""What one of as many workers as there are cores sees."""
 
 
 @dataclass(frozen=True)

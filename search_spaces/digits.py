@@ -3,7 +3,7 @@
     sweep run search_spaces/digits.py --trials 8
     sweep retrain digits
 
-Cost: 9 s for 8 trials on 2 cores (AMD EPYC, JAX 0.10).  Expected on the test images: 0.972 (0.950 to 0.985 over 359 images, one
+Cost: 5 s for 8 trials on 2 cores (AMD EPYC, JAX 0.10).  Expected on the test images: 0.972 (0.950 to 0.985 over 359 images, one
 seed, the best of those 8; `make demo`).
 """
 
