@@ -52,9 +52,9 @@ def words(parameter: Parameter) -> str:
         return f"always {_plain(p.value)}"
     if p.kind == "choice":
         return "one of " + ", ".join(_plain(v) for v in p.choices)
-    steps = f" in steps of {p.step:g}" if p.step else ", evenly in the logarithm" if p.log else ""
+    steps = f" in steps of {p.step:.12g}" if p.step else ", evenly in the logarithm" if p.log else ""
     kind = "whole number" if p.kind == "int" else "number"
-    return f"{kind} from {p.low:g} to {p.high:g}{steps}"
+    return f"{kind} from {p.low:.12g} to {p.high:.12g}{steps}"
 
 
 def _plain(value: object) -> str:
@@ -85,8 +85,15 @@ def configuration(sweep: Sweep, at: Sequence[str], known: int | None) -> Params:
     for name in given:
         if name not in allowed:
             raise BadInput(unknown("parameter", name, allowed))
-    others = {name: value for name, value in given.items() if name not in sweep.space}
-    return sweep.space.completed(given) | others
+    params = sweep.space.completed(given) | {n: value for n, value in given.items() if n not in sweep.space}
+    for name in given:
+        if name not in params:
+            needed = " and ".join(
+                f"{printable(parent)} to be {' or '.join(map(_plain, values))}"
+                for parent, values in (sweep.space[name].when or {}).items()
+            )
+            raise BadInput(f"parameter '{printable(name)}' is not there: it needs {needed}")
+    return params
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -178,7 +185,7 @@ class _Extremes:
         out: Params = {}
         for name, parameter in self._space.items():
             if self._space.is_active(name, out):
-                out[name] = params.get(name, parameter.default())
+                out[name] = params.get(name, parameter.start())
         return out
 
     def _rank(self, params: Params, sign: int) -> float:

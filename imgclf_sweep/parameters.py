@@ -7,7 +7,8 @@ become tuples, and JSON turns tuples back into lists.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,19 @@ def same(a: Value, b: Value) -> bool:
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
+def unique(values: Iterable[Value]) -> list[Value]:
+    """`values` in their order, the first of those that are `same`."""
+    found: dict[Any, Value] = {}
+    for value in values:
+        found.setdefault(_key(value), value)
+    return list(found.values())
+
+
+def _key(value: Value) -> Any:
+    """Hashable, and equal for what is `same`: True and 1 are equal to Python."""
+    return tuple(map(_key, value)) if isinstance(value, tuple) else (isinstance(value, bool), value)
+
+
 def _number(what: str, value: object, kind: type) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
@@ -67,9 +81,12 @@ def _number(what: str, value: object, kind: type) -> Any:
 
 @dataclass(frozen=True)
 class Parameter:
-    """What all four kinds share. `when` maps one or more earlier names to the values under which this one is active."""
+    """What all four kinds share. `when` maps one or more earlier names to the values under which this one is active.
+    `default` is one of its values: what a known configuration has that leaves it out; otherwise the first choice, the low end.
+    """
 
     when: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    default: Value = field(default=None, kw_only=True, compare=False, repr=False)
 
     kind = ""
 
@@ -96,9 +113,17 @@ class Parameter:
         low, high = self.low, self.high  # type: ignore[attr-defined]
         return (low,) if low == high else (low, high)
 
-    def default(self) -> Value:
-        """The value a search starts from, as in Keras Tuner: the first choice, the low end."""
-        return self.grid()[0]
+    def start(self) -> Value:
+        """The value a search starts from, as in Keras Tuner: the default, else the first choice or the low end."""
+        return self.grid()[0] if self.default is None else self.default
+
+    def _check_default(self) -> None:
+        if self.default is None:
+            return
+        value = frozen(self.default)
+        if not self.contains(value):
+            raise BadInput(f"{type(self).__name__} has default {printable(repr(value))}, which is none of its values")
+        object.__setattr__(self, "default", value)
 
     def contains(self, value: Value) -> bool:
         raise NotImplementedError
@@ -126,6 +151,7 @@ class Fixed(Parameter):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "value", frozen(self.value))
+        self._check_default()
 
     def values(self) -> Sequence[Value]:
         return (self.value,)
@@ -152,10 +178,12 @@ class Choice(Parameter):
         choices = tuple(frozen(v) for v in self.choices)
         if not choices:
             raise BadInput("Choice has no values")
-        for i, a in enumerate(choices):
-            if any(same(a, b) for b in choices[:i]):
-                raise BadInput(f"Choice has {printable(repr(a))} twice")
+        counts = Counter(map(_key, choices))
+        for value in choices:
+            if counts[_key(value)] > 1:
+                raise BadInput(f"Choice has {printable(repr(value))} twice")
         object.__setattr__(self, "choices", choices)
+        self._check_default()
 
     def values(self) -> Sequence[Value]:
         return self.choices
@@ -261,6 +289,7 @@ def _range(p: Any, kind: type) -> None:
         object.__setattr__(p, "step", step)
     object.__setattr__(p, "low", low)
     object.__setattr__(p, "high", high)
+    p._check_default()
 
 
 KINDS: dict[str, type[Parameter]] = {"fixed": Fixed, "choice": Choice, "int": Int, "float": Float}

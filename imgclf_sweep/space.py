@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .errors import BadInput
-from .parameters import GRID_LIMIT, KINDS, Choice, Fixed, Float, Int, Parameter, Params, Value, frozen, same
+from .parameters import GRID_LIMIT, KINDS, Choice, Fixed, Float, Int, Parameter, Params, Value, frozen, same, unique
 from .text import listed, printable
 
 __all__ = [
@@ -129,20 +129,17 @@ class SearchSpace(Mapping[str, Parameter]):
         out: Params = {}
         for name, p in self._parameters.items():
             if self.is_active(name, out):
-                out[name] = given[name] if name in given else p.default()
+                out[name] = given[name] if name in given else p.start()
         return out
 
     def widened(self, configurations: Sequence[Params]) -> SearchSpace:
         """This space, in which each of `configurations` is possible too: ranges stretched, choices and parameters added."""
-        parameters: dict[str, Parameter] = dict(self._parameters)
+        given: dict[str, list[Value]] = {}
         for params in configurations:
             for name, value in params.items():
-                old = parameters.get(name)
-                if old is None:
-                    parameters[name] = Choice([value])
-                elif not old.contains(value):
-                    parameters[name] = _stretched(old, value)
-        return SearchSpace(parameters)
+                given.setdefault(name, []).append(value)
+        widened = {name: _stretched(self._parameters.get(name), values) for name, values in given.items()}
+        return SearchSpace({**self._parameters, **widened})
 
     def sample(self, rng: np.random.Generator) -> Params:
         """One configuration, every parameter drawn independently. Inactive ones draw too, so that a seed means one stream."""
@@ -200,15 +197,18 @@ class SearchSpace(Mapping[str, Parameter]):
         return cls(parameters)
 
 
-def _stretched(parameter: Parameter, value: Value) -> Parameter:
-    """`parameter` with `value` in its range, or as one more choice."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(parameter, (Int, Float)) and number and not (parameter.log and value <= 0):
-        kind = Int if isinstance(parameter, Int) and isinstance(value, int) else Float
-        low, high = min(parameter.low, value), max(parameter.high, value)
-        return kind(low, high, log=parameter.log, when=parameter.when)
-    values = parameter.values()
-    return Choice([*(parameter.grid() if values is None else values), value], when=parameter.when)
+def _stretched(parameter: Parameter | None, values: Sequence[Value]) -> Parameter:
+    """`parameter` with `values` in its range, or as more choices."""
+    new = [v for v in values if parameter is None or not parameter.contains(v)]
+    if parameter is not None and not new:
+        return parameter
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in new)
+    if isinstance(parameter, (Int, Float)) and numbers:
+        kind = Int if isinstance(parameter, Int) and all(isinstance(v, int) for v in new) else Float
+        low, high = min(parameter.low, *new), max(parameter.high, *new)
+        return kind(low, high, log=parameter.log and low > 0, when=parameter.when)
+    old = () if parameter is None else parameter.grid()
+    return Choice(unique([*old, *values]), when=None if parameter is None else parameter.when)
 
 
 def _listed(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from .data.datasets import Dataset
 from .errors import BadInput
 from .models.families import FAMILIES
-from .space import Fixed, SearchSpace, frozen
+from .space import Fixed, Params, SearchSpace, frozen
 from .text import listed, printable, unknown
 from .trial import Suggestion
 
@@ -175,9 +175,8 @@ class Sweep:
         where = f"known configuration {index}"
         if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
             raise BadInput(f"{where} must be a dict such as dict(filters=32), got {printable(repr(given))}")
-        fixed = {name: p.default() for name, p in self.space.items() if isinstance(p, Fixed) and not p.when}
         try:
-            params = fixed | {name: frozen(value) for name, value in given.items() if name != "epochs"}
+            params = self._with_fixed({name: frozen(value) for name, value in given.items() if name != "epochs"})
             own = {"epochs": given["epochs"]} if "epochs" in given else {}
             _whole("epochs", own.get("epochs", 1), 1)
             if isinstance(self.model, str):
@@ -187,6 +186,14 @@ class Sweep:
         except BadInput as error:
             raise BadInput(f"{where}: {error}") from None
         return params | own
+
+    def _with_fixed(self, given: Params) -> Params:
+        """`given`, and the fixed values of the space that are active beside it."""
+        fixed: Params = {}
+        for name, p in self.space.items():
+            if isinstance(p, Fixed) and self.space.is_active(name, fixed | given):
+                fixed[name] = p.start()
+        return fixed | given
 
     def _whole_build_params(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters that `build(hp)` asks for, in its order, with defaults for those not given."""

@@ -105,3 +105,22 @@ def test_widening_makes_other_configurations_possible():
     assert wide["a"].contains(3) and wide["a"].contains(8) and wide["b"].contains(0.5)
     assert wide["c"] == space["c"] and wide["d"].contains((1, 2))
     assert space.widened([{"a": 4, "b": 0.1, "c": "x"}]) == space
+
+
+def test_widening_keeps_a_range_of_numbers_and_each_other_value_once():
+    space = SearchSpace(l2=Float(1e-5, 1e-2, log=True), dropout=Float(0.0, 0.5), flag=Choice([True]))
+    wide = space.widened([{"l2": 0.0, "dropout": (0.1, 0.2), "flag": 1}, {"l2": 1, "dropout": 0.3}, {"dropout": 0.3}])
+    assert wide["l2"] == Float(0.0, 1.0)  # no logarithm of 0
+    assert wide["dropout"] == Choice([0.0, 0.5, (0.1, 0.2), 0.3])
+    assert wide["flag"].choices == (True, 1) and wide["flag"].choices[0] is True
+
+
+def test_a_default_is_what_a_configuration_starts_from():
+    space = SearchSpace(
+        a=Choice([1, 2, 4], default=4), b=Float(0, 1, default=0.5), c=Int(2, 9, default=3), d=Choice([5, 6])
+    )
+    assert space.defaults() == {"a": 4, "b": 0.5, "c": 3, "d": 5}
+    assert SearchSpace.from_json(json.loads(json.dumps(space.to_json()))).defaults() == space.defaults()
+    for kind, arguments in ((Choice, [[1, 2]]), (Int, [1, 2]), (Float, [1, 2])):
+        with pytest.raises(BadInput, match="has default 3, which is none of its values"):
+            kind(*arguments, default=3)

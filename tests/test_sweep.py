@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imgclf_sweep import Choice, Objective, SearchSpace, Sweep, datasets
+from imgclf_sweep import Choice, Fixed, Objective, SearchSpace, Sweep, datasets
 from imgclf_sweep.errors import BadInput
 from imgclf_sweep.sweep import BuildFunction
 
@@ -99,6 +99,15 @@ def test_known_configurations_are_the_first_trials_and_widen_only_what_is_shown(
     assert Sweep.from_json(json.loads(json.dumps(sweep.to_json()))) == sweep
     assert [s.epochs for s in sweep.replaced(epochs=4).known_suggestions] == [4, 4]
     assert [s.epochs for s in sweep.replaced(seed=4).known_suggestions] == [10, 3]
+
+
+def test_a_known_configuration_takes_the_fixed_values_that_are_active_beside_it():
+    optimizers = Choice(["adam", "sgd"])
+    space = SearchSpace(optimizer=optimizers, momentum=Fixed(0.9, when={"optimizer": "sgd"}), learning_rate=Fixed(0.05))
+    sweep = declare(space=space, known=[{"optimizer": "sgd"}, {"optimizer": "adam"}])
+    first, second = (s.params for s in sweep.known_suggestions)
+    assert first == {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.05} and space.contains(first)
+    assert second == {"optimizer": "adam", "learning_rate": 0.05} and space.contains(second)
 
 
 @pytest.mark.parametrize(

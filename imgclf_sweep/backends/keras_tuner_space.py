@@ -55,24 +55,27 @@ def hyperparameters(space: SearchSpace) -> HyperParameters:
 def _declare(hp: HyperParameters, name: str, parameter: Parameter) -> None:
     if isinstance(parameter, Fixed):
         hp.Fixed(name, texts(parameter)[0])
-    elif isinstance(parameter, Choice):
+        return
+    default = encode(parameter, parameter.start())
+    if isinstance(parameter, Choice):
         values = texts(parameter)
         if len(values) == 2 and isinstance(values[0], bool):  # a Choice would keep them as 1 and 0
-            hp.Boolean(name, default=values[0])
+            hp.Boolean(name, default=default)
         else:
-            hp.Choice(name, values)
+            hp.Choice(name, values, default=default)
     elif isinstance(parameter, Int):
         if parameter.log:
-            hp.Int(name, parameter.low, parameter.high, sampling="log")
+            hp.Int(name, parameter.low, parameter.high, sampling="log", default=default)
         else:
-            hp.Int(name, parameter.low, parameter.high, step=parameter.step or 1)
+            hp.Int(name, parameter.low, parameter.high, step=parameter.step or 1, default=default)
     else:
         assert isinstance(parameter, Float)
         steps = parameter.values()
         if steps is not None and len(steps) <= STEPS:
-            hp.Choice(name, list(steps), ordered=True)
+            hp.Choice(name, list(steps), ordered=True, default=default)
         else:
-            hp.Float(name, parameter.low, parameter.high, sampling="log" if parameter.log else "linear")
+            sampling = "log" if parameter.log else "linear"
+            hp.Float(name, parameter.low, parameter.high, sampling=sampling, default=default)
 
 
 def encode(parameter: Parameter, value: Value) -> Any:

@@ -108,7 +108,7 @@ class OptunaBackend:
             if not self._sweep.space.is_active(name, params):
                 continue
             code = self._codes.get(name)
-            params[name] = parameter.default() if code is None else code.decode(self._suggest(trial, name))
+            params[name] = parameter.start() if code is None else code.decode(self._suggest(trial, name))
         # TPE notes with an open trial all values that it drew, also of parameters that are not active in it, and models those
         # when it is asked meanwhile. A study that was rebuilt cannot have them, so nobody has.
         self._study._storage.set_trial_system_attr(trial._trial_id, DRAWN, "")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import BadInput
-from ..space import Choice, Fixed, Float, Int, Parameter, Params, SearchSpace, Value
+from ..space import Choice, Fixed, Float, Int, Parameter, Params, SearchSpace, Value, same
 from ..text import printable
 
 Conditions = dict[str, tuple[Value, ...]]
@@ -137,15 +137,21 @@ def _converted(asked: Any) -> tuple[Parameter, tuple[Value, ...]]:
         if kind == "Fixed":
             return Fixed(asked.value), ()
         if kind == "Boolean":
-            return Choice([False, True]), (False, True)
+            return _starting(Choice([False, True]), asked.default), (False, True)
         if kind == "Choice":
             choices = tuple(dict.fromkeys(asked.values))  # a value given twice is only drawn more often
-            return Choice(choices), choices
-        parameter = _range(asked, Int if kind == "Int" else Float)
+            return _starting(Choice(choices), asked.default), choices
+        parameter = _starting(_range(asked, Int if kind == "Int" else Float), asked.default)
     except BadInput as error:
         raise BadInput(f"build(hp): '{printable(asked.name)}': {error}") from None
     ends = parameter.grid()
     return parameter, (ends[0], ends[-1])
+
+
+def _starting(parameter: Parameter, default: Value) -> Parameter:
+    """`parameter` with Keras Tuner's default, where that is one of its values and not what it starts from anyway."""
+    differs = parameter.contains(default) and not same(default, parameter.start())
+    return replace(parameter, default=default) if differs else parameter
 
 
 def _range(asked: Any, kind: type[Int] | type[Float]) -> Parameter:

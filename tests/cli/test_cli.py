@@ -161,6 +161,11 @@ def test_text_from_files_cannot_move_the_cursor(cli, tmp_path):
     assert "\x1b" not in refused.stderr and "\\x1b" in refused.stderr
 
 
+def test_check_refuses_a_value_for_what_is_not_there(cli, digits_file):
+    refused = cli("check", digits_file, "--at", "momentum=0.5", code=2)
+    assert refused.stderr == "sweep: parameter 'momentum' is not there: it needs optimizer to be sgd\n"
+
+
 def test_check_says_the_space_and_builds_its_ends(cli, digits_file):
     out = cli("check", digits_file).stdout
     assert "filters: one of 2, 4, 8" in out

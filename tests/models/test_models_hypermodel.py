@@ -143,7 +143,7 @@ def test_scopes_that_no_end_opens_are_entered():
 
 def test_every_kind_becomes_its_like():
     def ask(hp):
-        hp.Int("i", 1, 9)
+        hp.Int("i", 1, 9, default=5)
         hp.Int("i_step", 1, 10, step=4)
         hp.Int("i_log", 1, 100, sampling="log")
         hp.Int("i_powers", 2, 40, step=2, sampling="log")
@@ -161,7 +161,7 @@ def test_every_kind_becomes_its_like():
     space = space_of(ask)
     assert space == SearchSpace(
         {
-            "i": Int(1, 9),
+            "i": Int(1, 9, default=5),
             "i_step": Int(1, 10, step=4),
             "i_log": Int(1, 100, log=True),
             "i_powers": Choice([2, 4, 8, 16, 32]),
@@ -170,12 +170,15 @@ def test_every_kind_becomes_its_like():
             "f_powers": space["f_powers"],
             "c_int": Choice([3, 1]),
             "c_bool": Choice([1, 0]),  # Keras Tuner makes whole numbers of these itself
-            "c_default": Choice(["a", "b"]),
-            "flag": Choice([False, True]),
+            "c_default": Choice(["a", "b"], default="b"),
+            "flag": Choice([False, True], default=True),
             "fixed": Fixed("constant"),
             "scope/i": Int(7, 7),
         }
     )
+    hp = keras_tuner.HyperParameters()
+    ask(hp)
+    assert space.defaults() == hp.values
     assert space["f_powers"].choices == pytest.approx((0.001, 0.01, 0.1, 1.0))
     assert all(isinstance(value, int) for value in space["i_powers"].choices)
 

@@ -85,7 +85,7 @@ def expected_cells(sweep: Sweep, params: dict[str, Any]) -> dict[str, Any]:
 def expected_columns(sweep: Sweep) -> set[str]:
     names: set[str] = set()
     for name, parameter in sweep.space.items():
-        for value in parameter.values() or (parameter.default(),):
+        for value in parameter.values() or (parameter.start(),):
             names |= set(expected_cells(sweep, {name: value}))
     return names or {"model"}
 
