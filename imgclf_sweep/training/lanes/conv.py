@@ -19,13 +19,16 @@ Array = Any
 
 CONVS = ("fused", "patches", "conv")
 """How a convolution is computed. "patches": the pixels under the kernel are laid side by side and multiplied as one matrix a
-lane. "fused": the same, but that of the images themselves, if its kernel has at most FUSED numbers a filter, is computed
-together with its pooling; and on a processor all are computed for some images at a time. "conv": XLA's own, which over lanes
-becomes a grouped one, and in a loop on a processor is slow."""
+lane. "fused": the same, but that of the images themselves, if its kernel has at most FUSED numbers a filter and its windows are
+no larger than FUSED_POOL, is computed together with its pooling; and on a processor all are computed for some images at a time.
+"conv": XLA's own, which over lanes becomes a grouped one, and in a loop on a processor is slow."""
 
 FUSED = 48
 """Up to 4x4 pixels of three channels. An epoch with the images' convolution fused in parts, and as patches of all images: MNIST
 (3x3) 0.20 and 0.42 s; 32 filters of 3x3x3 on 100x100 pixels 1.8 and 3.1 s, on 32x32 pixels 0.49 and 0.64 s."""
+
+FUSED_POOL = 4
+"""A window's places are unrolled: with 8x8 a program took 4.4 s to compile instead of 0.3; 12x12 are more than int8 counts."""
 
 PART_BYTES = 2**20
 """Of the largest array of a part: 2**18 to 2**21 were equally fast, 2**23 a tenth slower, all images at once 1.1 to 2.4 times."""
@@ -44,7 +47,7 @@ def convolve_and_pool(
     height, width = pool * size[0] + k - 1, pool * size[1] + k - 1
     around = (k - 1) // 2, k // 2
     x = (jnp.pad(x, ((0, 0), around, around, (0, 0))) if same else x)[:, :height, :width]
-    if how == "fused" and image and pool > 1 and k * k * channels <= FUSED:
+    if how == "fused" and image and 1 < pool <= FUSED_POOL and k * k * channels <= FUSED:
         return _in_parts(Fused(pool), x, kernel, bias, 4 * math.prod(size) * filters)
     apart = Apart(pool, how)
     if how != "fused" or jax.default_backend() != "cpu":  # a GPU rather keeps what the backward pass needs

@@ -72,6 +72,18 @@ def test_of_images_the_pooling_is_computed_along_in_parts_of_any_size(
         )
 
 
+@pytest.mark.parametrize("pool", [conv.FUSED_POOL, conv.FUSED_POOL + 1, 12])
+def test_of_images_the_pooling_may_be_of_any_size(pool):
+    random = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(random.normal(size=size), jnp.float32) for size in ((4, 24, 24, 1), (3, 3, 1, 4)))
+    size = (24 // pool, 24 // pool)
+    agree(
+        lambda k, b, _: convolve_and_pool(x, k, b, size, pool, True, "fused", True),
+        lambda k, b, _: reference(x, k, b, size, pool, True),
+        [kernel, jnp.zeros(4), jnp.zeros(())],
+    )
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_the_convolution_is_keras_s(same):
     x, kernel, bias = given(4, 2)
