@@ -18,8 +18,10 @@ import os
 
 from imgclf_sweep import Choice, Float, SearchSpace, Sweep, datasets
 
+IMAGES = os.environ.get("IMGCLF_SWEEP_IMAGES")
+
 sweep = Sweep(
-    dataset=datasets.image_folder(os.environ.get("IMGCLF_SWEEP_IMAGES", "images"), size=(100, 100), scale=None),
+    dataset=datasets.image_folder(os.path.abspath(IMAGES) if IMAGES else "images", size=(100, 100), scale=None),
     model="cnn",
     space=SearchSpace(
         filters=Choice([[16, 16], [32, 32], [32, 64]]),

@@ -126,6 +126,12 @@ def test_the_gray_grid_is_the_study_s(declared):
     assert prepared.shape == (32, 32, 1) and sweep.batch_size == 500 and sweep.epochs == 5
 
 
+def test_the_folder_is_taken_from_where_the_command_is_typed(data_dir, monkeypatch):
+    monkeypatch.chdir(data_dir)
+    monkeypatch.setenv("IMGCLF_SWEEP_IMAGES", "photos")
+    assert read(FOLDER / "image_folder.py").dataset.path == str((data_dir / "photos").resolve())
+
+
 def test_the_folder_is_split_in_three_fifths_and_twice_one(declared):
     sweep, prepared = declared("image_folder")
     assert (prepared.train_images, prepared.test_images) == (24, 6)

@@ -51,6 +51,13 @@ def parts(
         cut = len(chosen) - max(1, round(validation * len(chosen)))
         if cut < 1:
             raise BadInput(f"{len(chosen)} images are too few to hold {validation:g} of them out")
+        for kept, what in ((chosen[:cut], "train"), (chosen[cut:], "validate")):
+            absent = np.setdiff1d(labels, labels[kept])
+            if len(absent):
+                raise BadInput(
+                    f"validation_part='last' leaves no image of class '{_named(int(absent[0]), classes)}' to {what} on: images "
+                    "may lie in the order of their classes; use 'stratified'"
+                )
         return Parts(chosen[:cut], chosen[cut:])
     kept, held = hold_out(labels[chosen], groups[chosen], validation, seed, classes=classes)
     return Parts(chosen[kept], chosen[held])

@@ -126,3 +126,15 @@ def test_parts_index_the_whole_training_part():
     assert (len(cut.train), len(cut.validation)) == (48, 12)
     assert counts(labels, cut.both) == [6] * 10
     assert not set(cut.train) & set(cut.validation)
+
+
+def test_the_last_images_are_held_out_only_where_each_part_has_every_class():
+    labels = np.tile([0, 1, 2], 20)
+    prepared = SimpleNamespace(labels=lambda: labels, groups=lambda: unique(labels), classes=["cat", "dog", "eel"])
+    last = parts(prepared, 0.2, 0, part="last")
+    assert last.train.tolist() == list(range(48)) and last.validation.tolist() == list(range(48, 60))
+    labels = np.repeat([0, 1, 2], 20)  # as a folder lists them
+    with pytest.raises(BadInput, match="no image of class 'cat' to validate on"):
+        parts(prepared, 0.2, 0, part="last")
+    with pytest.raises(BadInput, match="no image of class 'eel' to train on"):
+        parts(prepared, 0.4, 0, part="last")
