@@ -230,14 +230,19 @@ def _insert(connection: sqlite3.Connection, sql: str, row: Row) -> None:
 
 
 def _swap(directory: SweepDir, new: Path) -> Path | None:
-    """Put the new database in place; the damaged one gets another name, and its -wal the same before anything else."""
+    """Put the new database in place; the damaged one gets another name, and so does its -wal, which SQLite would otherwise
+    apply to the new one, even where the database itself was gone."""
     database, kept = directory.database, None
+    aside = database.with_name(f"{database.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
     if os.path.lexists(database):
-        kept = database.with_name(f"{database.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-        if schema.wal(database).exists():
-            os.rename(schema.wal(database), schema.wal(kept))
-        schema.shm(database).unlink(missing_ok=True)
-        os.link(database, kept)
+        kept = aside
+        try:
+            os.link(database, kept)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(database, kept)
+    if schema.wal(database).exists():
+        os.rename(schema.wal(database), schema.wal(aside))
+    schema.shm(database).unlink(missing_ok=True)
     os.replace(new, database)
     sync_directory(directory.path)
     return kept

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import shutil
 import sqlite3
@@ -138,6 +139,27 @@ def test_case_21_a_damaged_database_is_refused_untouched_and_repaired(cli, done,
     cli(*done)  # and goes on
     assert len(record(cli).trials()) == 6
     assert "whole" in cli("repair", "little").stdout
+
+
+def test_case_21_the_log_of_a_database_that_is_gone_is_not_applied_to_the_repaired_one(cli, digits_file, tmp_path):
+    """It is killed, so that the log of what it wrote last is left; then the database goes, and its backup is another's."""
+    cli("run", digits_file, *PLAIN, "--epochs", 1, "--trials", 3, "--name", "other")
+    other = SweepDir(cli.root, "other").database.read_bytes()
+    directory = SweepDir(cli.root, "little")
+    with running(cli, "run", digits_file, *PLAIN, "--epochs", 1, "--trials", 500, synthetic={"delay": 0.05}) as process:
+        wait_until(lambda: directory.database.exists() and finished(cli) > 8)
+        kill(process)
+    log = directory.path / "sweep.db-wal"
+    assert log.stat().st_size > 0
+    directory.database.unlink()
+    directory.backups.mkdir(exist_ok=True)
+    (directory.backups / "trials-000003.db").write_bytes(other)
+    cli("repair", "little")
+    assert not log.exists() and [
+        p for p in directory.path.iterdir() if re.fullmatch(r"sweep.db.damaged-.*-wal", p.name)
+    ]
+    assert [t.number for t in record(cli).trials()] == [0, 1, 2]
+    assert "3 of 3 trials finished" in cli("status", "little").stdout
 
 
 @pytest.mark.fault_slow
