@@ -61,9 +61,9 @@ def finish(
         "setup": setup.to_json(),
         "part": part,
         "params": dict(params),
-        "weights": [str(path) for path in weights],
-        "model": str(stage / export.MODEL),
-        "work": str(work),
+        "weights": [str(path.absolute()) for path in weights],
+        "model": str((stage / export.MODEL).absolute()),
+        "work": str(work.absolute()),
     }
     exported: Mapping[str, Any] = {}
     difference = float("inf")

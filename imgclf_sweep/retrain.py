@@ -61,7 +61,7 @@ def retrain(
     if prepared.fingerprint != record.info.fingerprint:
         raise BadInput("the data set has changed since the sweep: its images are not those that were searched with")
     plan = Plan(trial, epochs or _epochs(trial, on), on, directory.path / "retrain")
-    setup = Setup(record.sweep, str(prepared.path), record.info.limit_images, record.info.trainer)
+    setup = Setup(record.sweep, str(prepared.path.absolute()), record.info.limit_images, record.info.trainer)
     jobs = [plan.job(setup.sweep.seed, s) for s in range(seeds)]
     where = "train+validation" if on == "all" else "the train part"
     note(f"retraining trial {trial.number} on {where}: {plan.epochs} epochs, {seeds} seed{'s' if seeds > 1 else ''}")
@@ -113,7 +113,7 @@ class Plan:
         entropy = [sweep_seed, self.trial.number, SEED_STREAM + s]
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         suggestion = Suggestion(self.trial.number, self.params, self.epochs)
-        return Job(suggestion, f"retrain-{s}", seed, str(self.weights / str(seed)), part=self.on)
+        return Job(suggestion, f"retrain-{s}", seed, str((self.weights / str(seed)).absolute()), part=self.on)
 
 
 def _check(seeds: int, epochs: int | None, on: str) -> None:

@@ -215,12 +215,12 @@ class Loop:
         entropy = [self.record.sweep.seed, suggestion.number, 1]  # 1: training, apart from the proposal's own stream
         parent = None
         if suggestion.parent is not None:
-            parent = str(weights_of(self.directory.checkpoint(suggestion.parent)))
+            parent = str(weights_of(self.directory.checkpoint(suggestion.parent)).absolute())
         return Job(
             suggestion,
             token,
             seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
-            directory=str(self.directory.checkpoint(suggestion.number)),
+            directory=str(self.directory.checkpoint(suggestion.number).absolute()),
             start_from=parent,
         )
 

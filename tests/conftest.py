@@ -47,8 +47,8 @@ class Cli:
         command = [sys.executable, "-m", "imgclf_sweep", *map(str, arguments)]
         command += [] if {"--help", "--version"} & set(command) else ["--root", str(self.root)]
         pipe = subprocess.PIPE
-        options = {"stdout": pipe, "stderr": pipe} | options
-        return subprocess.Popen(command, text=True, env=environment, cwd=PROJECT, start_new_session=True, **options)
+        options = {"stdout": pipe, "stderr": pipe, "cwd": PROJECT} | options
+        return subprocess.Popen(command, text=True, env=environment, start_new_session=True, **options)
 
     def __call__(self, *arguments: object, code: int | None = 0, **options) -> subprocess.CompletedProcess:
         process = self.start(*arguments, **options)

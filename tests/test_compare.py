@@ -88,6 +88,15 @@ def test_a_damaged_manifest_is_one_line(done, damage):
     assert refused.stderr.count("\n") == 1 and "manifest.json cannot be read" in refused.stderr and refused.stdout == ""
 
 
+def test_a_damaged_record_does_not_hide_the_others(done):
+    damaged = SweepDir(done.root, "damaged")
+    damaged.path.mkdir()
+    damaged.database.write_bytes(b"notes of mine" * 1000)
+    for verb in ("list", "compare"):
+        said = done(verb, code=4)
+        assert "little" in said.stdout and str(damaged.database) in said.stderr and said.stderr.count("\n") == 1
+
+
 def test_figures_draws_the_curves_of_any_trial_that_measured(done, digits_file):
     digits_file.unlink()
     written = done("figures", "little", "--trial", 0).stdout.split(" in ")[1].strip()

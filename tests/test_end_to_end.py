@@ -1,5 +1,6 @@
 """One sweep as a user has it: search with a pruned, a failed and a resumed trial, a real TensorBoard, retrain, predict."""
 
+import json
 import os
 import signal
 import time
@@ -89,6 +90,42 @@ def test_search_retrain_and_predict_with_real_training(cli, project, tmp_path, b
     predictions = cli.json("predict", "real", *images)
     assert [p["path"] for p in predictions] == [str(p) for p in images]
     assert sum(p["label"] == t for p, t in zip(predictions, truth, strict=True)) >= 3
+    (tmp_path / "real").mkdir()  # a folder of images that the sweep is named for
+    assert json.loads(cli("predict", "real", images[0], "--json", cwd=tmp_path).stdout) == predictions[:1]
+
+
+MOVING = """
+import os
+import keras
+from imgclf_sweep import Sweep, datasets
+
+def build(hp):
+    os.chdir(os.path.dirname(__file__))
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(hp.Choice("units", [4, 8]), activation="relu"))
+    model.add(keras.layers.Dense(10, activation="softmax"))
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+sweep = Sweep(dataset=datasets.digits(), model=build, epochs=1, trials=1)
+"""
+
+
+@pytest.mark.slow
+def test_neither_the_file_s_directory_nor_the_user_s_moves_anything(cli_class, tmp_path):
+    """A build(hp) that changes the working directory writes nothing there, and what one directory began another ends."""
+    file = tmp_path / "spaces" / "moving.py"
+    file.parent.mkdir()
+    file.write_text(MOVING)
+    jax = {"KERAS_BACKEND": "jax"}  # imported faster
+    cli_class("project")("run", file, cwd=tmp_path, env=jax)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["project", "spaces"]
+    assert not list(file.parent.glob("*/"))[1:]  # __pycache__ at most
+    checkpoint = SweepDir(tmp_path / "project", "moving").checkpoint(0)
+    assert best_weights(checkpoint)
+    assert "test accuracy" in cli_class(".")("retrain", "moving", cwd=tmp_path / "project", env=jax).stdout
+    (tmp_path / "project").rename(tmp_path / "elsewhere")
+    assert "test accuracy" in cli_class("elsewhere")("retrain", "moving", "--trial", 0, cwd=tmp_path, env=jax).stdout
 
 
 @pytest.mark.realdata

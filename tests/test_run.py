@@ -243,8 +243,21 @@ def test_several_workers_share_the_trials(cli, digits_file):
 
 
 def test_in_this_process_for_debugging(cli, digits_file):
-    cli("run", digits_file, *SYNTHETIC, "--trials", 3, "--workers", 0)
+    done = cli("run", digits_file, *SYNTHETIC, "--trials", 3, "--workers", 0)
+    assert ", in this process; " in done.stdout
+    refused = cli("run", digits_file, *SYNTHETIC, "--trials", 4, "--workers", 0, "--max-trial-time", "1s", code=2)
+    assert "--max-trial-time: with --workers 0" in refused.stderr
     assert [t.state for t in record(cli).trials()] == [State.COMPLETE] * 3
+
+
+def test_a_search_with_nothing_left_to_try_says_so(cli, tmp_path):
+    file = tmp_path / "two.py"
+    file.write_text(
+        "from imgclf_sweep import *\n"
+        "sweep = Sweep(dataset=datasets.digits(), space=SearchSpace(filters=Choice([2, 4])), epochs=1)\n"
+    )
+    done = cli("run", file, *SYNTHETIC, "--backend", "random", "--trials", 8)
+    assert "2 of 8 trials done" in done.stdout and "the search has nothing left to try" in done.stdout
 
 
 def test_a_changed_declaration_is_refused_with_the_difference(cli, digits_file):

@@ -10,21 +10,22 @@ import click
 
 from ..text import printable
 from .options import json_option, root_option
-from .show import chosen, name_argument, table
+from .show import chosen, each, name_argument, table
 
 
 @click.command(epilog="Example:  sweep compare cifar_gray cifar_batchnorm")
 @click.argument("names", nargs=-1, metavar="NAME...")
 @json_option
 @root_option
-def compare(names: tuple[str, ...], root: Path, as_json: bool) -> None:
+def compare(names: tuple[str, ...], root: Path, as_json: bool) -> int:
     """Model, parameters, training time, validation value and final score of sweeps (default: all), side by side."""
     from ..compare import remarks, rows
     from ..record.layout import all_sweeps
     from ..tracking.progress import duration, params_text
 
     directories = [chosen(root, name) for name in dict.fromkeys(names)] or all_sweeps(root) or [chosen(root, None)]
-    found = [row for directory in directories for row in rows(directory)]
+    readable, code = each(directories, rows)
+    found = [row for those in readable.values() for row in those]
     if as_json:
         click.echo(json.dumps([row.to_json() for row in found], indent=1))
     else:
@@ -56,8 +57,9 @@ def compare(names: tuple[str, ...], root: Path, as_json: bool) -> None:
         table(heads, cells)
         for name in dict.fromkeys(row.sweep for row in found if row.score is None and row.trial is not None):
             click.echo(f"not scored yet:  sweep retrain {name}")
-    for line in remarks(directories, found):
+    for line in remarks(list(readable), found):
         click.echo(line, err=True)
+    return code
 
 
 @click.command(epilog="Example:  sweep figures digits --trial 3")

@@ -73,14 +73,14 @@ def _retrain(directory: SweepDir, record: Record, workers: int | None, gpus: int
     from ..data.cache import Prepared
     from ..ending import ended_by_signals
     from ..retrain import retrain as work
-    from .run import make_executor
+    from .workers import make_executor
 
     with ended_by_signals():
         score = work(
             directory,
             record,
             lambda setup: make_executor(setup, directory.worker_logs, workers, gpus, how.get("seeds", 1)),
-            prepared=Prepared.open(Path(record.info.data)),
+            prepared=Prepared.open(directory.cache / Path(record.info.data).name),
             note=lambda line: click.echo(line),
             **how,
         )
@@ -110,9 +110,10 @@ def predict(model: Path, images: tuple[Path, ...], root: Path, as_json: bool) ->
 
 
 def _model_path(model: Path, root: Path) -> Path:
+    from ..export import MANIFEST
     from ..record.layout import all_sweeps
 
-    if not model.exists():
+    if not model.is_file() and not (model / MANIFEST).is_file():  # a folder of images may have the sweep's name
         for directory in all_sweeps(root):
             if directory.name == str(model):
                 return directory.best

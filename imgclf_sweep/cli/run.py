@@ -14,18 +14,16 @@ from ..text import printable
 from .end import retrain_best
 from .lanes import lanes
 from .options import COUNT, CountOrAll, Deadline, Duration, data_dir_option, note, prepared_images, root_option
+from .workers import environments_for, open_executor
 
 if TYPE_CHECKING:
     from ..clock import End
     from ..ending import Ending
-    from ..executors.protocol import Executor
-    from ..executors.worker_process import Limits
     from ..pacing import Pace
     from ..record.layout import SweepDir
     from ..record.write import Record
     from ..run import Loop
     from ..sweep import Sweep
-    from ..training.protocol import Setup
     from ..trial import Trial
 
 
@@ -95,7 +93,7 @@ def run(file: Path, root: Path, name: str | None, data_dir: Path | None, **optio
     if not options["allow_network_fs"]:
         refuse_network(directory.path)
     trials = _target(sweep, options["trials"])
-    environments = _environments(options, trials)
+    environments = environments_for(options, trials)
     prepared = prepared_images(sweep, root, data_dir)
     limit = options["limit_images"]
     # refused now rather than in a worker
@@ -173,15 +171,6 @@ def _target(sweep: Sweep, trials: int | None) -> int:
     return min(trials, size) if trials else size
 
 
-def _environments(options: dict[str, Any], trials: int) -> list[dict[str, str]]:
-    """One entry a worker process; none where training is to be in this one.  Raises: BadInput for GPUs that are not there."""
-    from ..executors.devices import plan
-
-    workers, gpus, each = options["workers"], options["gpus"], options["workers_per_gpu"]
-    planned = plan(workers, gpus, each, most=trials, trainer=options["trainer"], note=note)
-    return [] if workers == 0 else planned
-
-
 def _pace(end: End, then: str | None, record: Record, images: float) -> Pace:
     """The time that a run has, put on record for `status`.  images: as many times a trial's to retrain on."""
     from ..pacing import Pace
@@ -225,7 +214,8 @@ def _conduct(
         return 0 if any(t.value is not None for t in history) else 1
     stop = Stop()
     with stop.listening():
-        setup = Setup(record.sweep, record.info.data, options["limit_images"], options["trainer"], options["lanes"])
+        data = str(Path(record.info.data).absolute())
+        setup = Setup(record.sweep, data, options["limit_images"], options["trainer"], options["lanes"])
         limits = Limits(options["max_trial_time"], options["stall_timeout"])
         executor = open_executor(setup, environments, directory.worker_logs, limits)  # workers import meanwhile
         tracker = Trackers([pace, board, console])
@@ -233,7 +223,7 @@ def _conduct(
         try:
             backend = open_backend(record.sweep, history, record.state())
             record.keep_state(backend.state())  # what it caught up on after a kill
-            at_once = len(executor.slots), setup.lanes
+            at_once = len(executor.slots) if environments else 0, setup.lanes
             tracker.opened(SweepInfo(directory.name, record.sweep, trials, history, *at_once))
             load_libraries()
             loop = Loop(
@@ -268,27 +258,6 @@ def _needed(record: Record, history: Sequence[Trial]) -> set[int]:
 
     with contextlib.closing(open_backend(record.sweep, history, record.state())) as backend:
         return backend.needed()
-
-
-def make_executor(setup: Setup, logs: Path, workers: int | None, gpus: int | None, most: int) -> Executor:
-    """The executor for `workers` processes (None: what fits the machine, 0: this process), at most `most`, on `gpus` GPUs."""
-    from ..executors.devices import plan
-
-    planned = plan(workers, gpus, None, most=most, trainer=setup.trainer, note=note)
-    return open_executor(setup, [] if workers == 0 else planned, logs)
-
-
-def open_executor(
-    setup: Setup, environments: Sequence[Mapping[str, str]], logs: Path, limits: Limits | None = None
-) -> Executor:
-    """An executor with one worker process for each of `environments`, or without any, this process."""
-    if not environments:
-        from ..executors.in_process import InProcessExecutor
-
-        return InProcessExecutor(setup)
-    from ..executors.processes import ProcessExecutor
-
-    return ProcessExecutor(setup, environments, logs, limits=limits, note=note)
 
 
 def export(directory: SweepDir, record: Record) -> None:
@@ -332,5 +301,6 @@ def _close(directory: SweepDir, loop: Loop, ending: Ending, options: dict[str, A
     elif not loop.breaker.succeeded:
         loop.tracker.closed(f"no trial succeeded; see  sweep trials {directory.name}")
     else:
-        loop.tracker.closed(_next_steps(directory, options))
+        why = "the search has nothing left to try; " if ending is Ending.EXHAUSTED else ""
+        loop.tracker.closed(why + _next_steps(directory, options))
     return 0 if loop.breaker.succeeded or ending is Ending.TIMEOUT else 1

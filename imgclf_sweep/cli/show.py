@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ..text import printable
-from .options import json_option, root_option
+from .options import json_option, note, root_option
 
 if TYPE_CHECKING:
     from ..record.layout import SweepDir
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..record.rows import Event
     from ..tracking.protocol import TimeLeft
     from ..trial import Trial
+
+T = TypeVar("T")
 
 
 def name_argument(verb: Any) -> Any:
@@ -36,6 +38,25 @@ def chosen(root: Path, name: str | None) -> SweepDir:
     if not sweeps:
         raise BadInput(f"no sweeps under {printable(root / 'sweeps')}; start one with  sweep run FILE")
     return sweeps[-1]
+
+
+def each(directories: Sequence[SweepDir], read: Callable[[SweepDir], T]) -> tuple[dict[SweepDir, T], int]:
+    """What `read` gives of each, and the exit code: one that is damaged is said, and does not hide the others.
+
+    Raises: StoreError where it is the only one.
+    """
+    from ..errors import StoreError
+
+    found, code = {}, 0
+    for directory in directories:
+        try:
+            found[directory] = read(directory)
+        except StoreError as error:
+            if len(directories) == 1:
+                raise
+            note(f"sweep: {error}")
+            code = error.exit_code
+    return found, code
 
 
 def summary(directory: SweepDir, reader: Reader) -> dict[str, Any]:
@@ -62,20 +83,20 @@ def summary(directory: SweepDir, reader: Reader) -> dict[str, Any]:
 @click.command("list", epilog="Example:  sweep list")
 @json_option
 @root_option
-def list_sweeps(root: Path, as_json: bool) -> None:
+def list_sweeps(root: Path, as_json: bool) -> int:
     """The sweeps here, oldest first."""
     from ..record.layout import all_sweeps
     from ..record.read import Reader
 
-    rows = []
-    for directory in all_sweeps(root):
-        rows.append(summary(directory, Reader(directory)))
+    sweeps = all_sweeps(root)
+    found, code = each(sweeps, lambda directory: summary(directory, Reader(directory)))
+    rows = list(found.values())
     if as_json:
         click.echo(json.dumps(rows, indent=1))
-        return
-    if not rows:
+        return code
+    if not sweeps:
         click.echo(f"no sweeps under {printable(root / 'sweeps')}; start one with  sweep run FILE")
-        return
+        return code
     table(
         ["name", "search", "finished", "best", "trial", "running"],
         [
@@ -90,6 +111,7 @@ def list_sweeps(root: Path, as_json: bool) -> None:
             for row in rows
         ],
     )
+    return code
 
 
 def _finished(row: dict[str, Any]) -> int:

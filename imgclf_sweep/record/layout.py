@@ -96,6 +96,11 @@ class SweepDir:
         return self.path / "workers"
 
     @property
+    def cache(self) -> Path:
+        """cache: decoded images and compiled programs, shared by all sweeps."""
+        return self.root / "cache"
+
+    @property
     def logs(self) -> Path:
         """logs/NAME: TensorBoard's directory of this sweep."""
         return self.root / "logs" / self.name

@@ -14,7 +14,7 @@ from ..trial import Measurement, Outcome, Suggestion, Trial
 class SweepInfo:
     """What a tracker is told first: the sweep, its name, the number of trials aimed at, and the recorded trials so far.
 
-    workers: trials at a time.   lanes: of them in each worker process.
+    workers: trials at a time in worker processes; 0: one at a time in this process.   lanes: of them in each worker.
     """
 
     name: str

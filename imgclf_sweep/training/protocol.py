@@ -24,7 +24,8 @@ class Reply(StrEnum):
 class Setup:
     """What a worker needs once.
 
-    data: the prepared data set's directory under cache/.    limit_images: see `data.split`.
+    data: the prepared data set's directory under cache/, absolute, as all paths here: a sweep file may change the working
+    directory.   limit_images: see `data.split`.
     trainer: "fit" (Keras), "compiled" (JAX), or "synthetic", the test double.   lanes: jobs that a worker trains side by side.
     """
 
@@ -54,7 +55,7 @@ class Job:
 
     token: names the attempt; every message about it carries it.
     seed: of the weights, shuffling and dropout, below 2**32.
-    directory: where this trial's weights are kept; the best epoch's are there when the trial ends (`weights.NAMES`).
+    directory: where this trial's weights are kept, absolute; the best epoch's are there when the trial ends (`weights.NAMES`).
     start_from: a weights file to start from (Hyperband's parent), or None.
     part: "train" holds the validation part out and measures on it; "all" trains on both and measures the training metrics
     only (`retrain`), where the last epoch counts as the best.
