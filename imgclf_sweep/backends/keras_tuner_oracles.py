@@ -2,7 +2,8 @@
 
 What is private there and used here: `_set_project_dir`'s files are never written (`save`, `_save_trial` are replaced),
 `_seed_state`, `_random_state` and `_make_gpr` for the seeds, `_vectorize_trials` for a fault of it,
-`_brackets` and `_get_size` for what Hyperband may still promote. Contract tests pin them.
+`_brackets` and `_get_size` for what Hyperband may still promote, `_random_values` and `_duplicate` for what it may repeat.
+Contract tests pin them.
 """
 
 from __future__ import annotations
@@ -55,7 +56,23 @@ class RandomOracle(InMemory, RandomSearchOracle):
 
 
 class HyperbandRungs(InMemory, HyperbandOracle):
-    """Brackets of successive halving over epochs."""
+    """Brackets of successive halving over epochs. A small space is used up before they are full: then a configuration may come
+    again, as a trial of its own, where Keras Tuner would end with no trial ever promoted."""
+
+    _again = False
+
+    def _random_values(self) -> dict[str, Any]:
+        values = super()._random_values()
+        if values is None:
+            self._again = True
+            try:
+                values = super()._random_values()
+            finally:
+                self._again = False
+        return values
+
+    def _duplicate(self, values: dict[str, Any]) -> bool:
+        return not self._again and super()._duplicate(values)
 
     def promotable(self) -> set[str]:
         """In each rung of each open bracket, the best of those not promoted yet: as many as may still get a place in the next.

@@ -96,6 +96,16 @@ def test_hyperband_promotes_the_better_ones() -> None:
     assert min(values[True]) > np.median(values[False])
 
 
+def test_hyperband_fills_its_brackets_from_a_small_space_by_repeating_it() -> None:
+    space = SearchSpace(a=Choice([1, 2, 3, 4, 5, 6]))
+    driver = Driver(a_sweep(space, epochs=9, backend="keras-tuner", sampler="hyperband"), failing=lambda params: None)
+    driver.run(1000)
+    assert isinstance(driver.ask(), Exhausted)
+    firsts = [t for t in driver.trials if t.parent is None]
+    assert {t.params["a"] for t in firsts[:6]} == {1, 2, 3, 4, 5, 6}  # none twice while there are others
+    assert len(firsts) > 6 and {t.epochs_planned for t in driver.trials} == {1, 3, 9}
+
+
 def test_hyperband_makes_a_second_worker_wait_for_a_rung() -> None:
     driver = hyperband(epochs=3)
     waited = False
