@@ -36,10 +36,12 @@ def check_data(what: Path, as_json: bool, root: Path, data_dir: Path | None) -> 
         click.echo(json.dumps(found.to_json(), indent=1))
     for line in () if as_json else found.lines():
         click.echo(line)
-    wrong = len(found.bad) + len(found.classes_bad)
     where = f"{printable(found.root)}: {found.images:,} images in {found.classes} classes"
-    if not found.good:
-        raise BadInput(f'{where}, {wrong} bad; mend them, or declare on_bad="skip" to leave bad images out')
+    if found.classes_bad:
+        also = f", {len(found.bad)} bad" if found.bad else ""
+        raise BadInput(f"{where}{also}; as it is the folder is no data set: see above")
+    if found.bad:
+        raise BadInput(f'{where}, {len(found.bad)} bad; mend them, or declare on_bad="skip" to leave them out')
     if not as_json:
         click.echo(f"{where}, all good")
 

@@ -111,6 +111,8 @@ def prepare(
             f"{len(skipped)} bad image{'s' if len(skipped) > 1 else ''} skipped: {names} "
             f"(all with their reasons in {printable(cache / key / META)})"
         )
+    if source.listing is not None and (line := source.listing.left_out()):
+        note(line)
     if meta is not None and meta["shared"]:
         note(
             f"{meta['shared']} of {meta['counts']['test']} test images are byte-identical to a training image: "

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,12 +33,24 @@ class File(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """An image folder's files, sorted by path within a class, classes by name. `test` is None without train/ and test/ parts."""
+    """An image folder's files, sorted by path within a class, classes by name. `test` is None without train/ and test/ parts.
+
+    others: the endings, in lower case, of the files beside them that are not read.
+    """
 
     root: Path
     classes: tuple[str, ...]
     train: tuple[File, ...]
     test: tuple[File, ...] | None
+    others: tuple[str, ...] = ()
+
+    def left_out(self) -> str | None:
+        """What is not read, in a line; None where that is nothing."""
+        if not self.others:
+            return None
+        kinds = ", ".join(f"{ending} {count}" for ending, count in Counter(sorted(self.others)).most_common())
+        files = "1 file is" if len(self.others) == 1 else f"{len(self.others):,} files are"
+        return f"{files} not read ({printable(kinds)}); read are, in class folders, {', '.join(EXTENSIONS)}"
 
 
 class Bad(NamedTuple):
@@ -59,8 +72,8 @@ class Findings:
 def list_folder(path: str | Path, findings: Findings | None = None) -> Listing:
     """List the images of a folder with one sub-folder a class, or with train/ and test/ folders of that kind.
 
-    Hidden files, and files whose extension is not in EXTENSIONS (any case), are left out. Where `findings` are given, what is
-    wrong with single files or classes is noted there and left out too.
+    Hidden files are left out, and so are, but counted, files whose extension is not in EXTENSIONS (any case). Where `findings`
+    are given, what is wrong with single files or classes is noted there and left out too.
 
     Raises: BadInput: no such folder, fewer than two classes, a class with fewer than two images, a name with control
     characters, a link that leads out of the folder, parts whose classes differ.
@@ -71,16 +84,18 @@ def list_folder(path: str | Path, findings: Findings | None = None) -> Listing:
         raise BadInput(f"image folder '{printable(root)}' {what}")
     root = root.resolve()
     parts = _parts(root)
+    others: list[str] = []
     if parts is None:
-        classes = _classes(root, findings)
-        return Listing(root, classes, _files(root, root, classes, 2, findings), None)
-    train, test = parts
-    classes, others = _classes(train, findings), _classes(test, findings)
-    if classes != others:
-        odd = sorted(set(classes) ^ set(others))
+        classes = _classes(root, findings, others)
+        return Listing(root, classes, _files(root, root, classes, 2, findings, others), None, tuple(others))
+    classes, tested = (_classes(part, findings, others) for part in parts)
+    if classes != tested:
+        odd = sorted(set(classes) ^ set(tested))
         line = f"image folder '{printable(root)}': classes in only one of train/ and test/: {listed(odd)}"
         _refuse(findings, line)
-    return Listing(root, classes, _files(root, train, classes, 2, findings), _files(root, test, others, 1, findings))
+    train = _files(root, parts[0], classes, 2, findings, others)
+    test = _files(root, parts[1], tested, 1, findings, others)
+    return Listing(root, classes, train, test, tuple(others))
 
 
 def _refuse(findings: Findings | None, line: str) -> None:
@@ -117,7 +132,7 @@ def decode(root: Path, files: tuple[File, ...], size: tuple[int, int], color: st
     if bad:
         others = len(bad) - 1
         more = f" (and {others} other bad image{'s' if others > 1 else ''})" if others else ""
-        raise BadInput(bad[0] + more)
+        raise BadInput(f"{bad[0]}{more}; see  sweep check-data {printable(root)}")
 
 
 def problems(listing: Listing) -> list[Bad]:
@@ -139,7 +154,7 @@ def without(listing: Listing, bad: list[Bad]) -> Listing:
         None if part is None else tuple(file for file in part if file.path not in names)
         for part in (listing.train, listing.test)
     )
-    return Listing(listing.root, listing.classes, train or (), test)
+    return replace(listing, train=train or (), test=test)
 
 
 def _parts(root: Path) -> tuple[Path, Path] | None:
@@ -162,9 +177,11 @@ def _parts(root: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def _classes(folder: Path, findings: Findings | None) -> tuple[str, ...]:
+def _classes(folder: Path, findings: Findings | None, others: list[str]) -> tuple[str, ...]:
     links = None if findings is None else Findings()
-    names = sorted(entry.name for entry in _entries(folder, folder, links) if entry.is_dir())
+    entries = _entries(folder, folder, links)
+    names = sorted(entry.name for entry in entries if entry.is_dir())
+    others += [_ending(entry.name) for entry in entries if entry.is_file()]
     for bad in links.files if links else ():
         _refuse(findings, f"'{printable(folder / bad.path)}' {bad.reason}")
     for name in names:
@@ -181,11 +198,11 @@ def _classes(folder: Path, findings: Findings | None) -> tuple[str, ...]:
 
 
 def _files(
-    root: Path, folder: Path, classes: tuple[str, ...], at_least: int, findings: Findings | None
+    root: Path, folder: Path, classes: tuple[str, ...], at_least: int, findings: Findings | None, others: list[str]
 ) -> tuple[File, ...]:
     files: list[File] = []
     for label, name in enumerate(classes):
-        found = sorted(_walk(root, folder / name, label, findings))
+        found = sorted(_walk(root, folder / name, label, findings, others))
         if not found:
             _refuse(
                 findings,
@@ -200,12 +217,18 @@ def _files(
     return tuple(files)
 
 
-def _walk(root: Path, folder: Path, label: int, findings: Findings | None) -> Iterator[File]:
-    """The image files at any depth below `folder`."""
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower() or "no ending"
+
+
+def _walk(root: Path, folder: Path, label: int, findings: Findings | None, others: list[str]) -> Iterator[File]:
+    """The image files at any depth below `folder`; the endings of other files are added to `others`."""
     for entry in _entries(root, folder, findings):
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(root, Path(entry.path), label, findings)
-        elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+            yield from _walk(root, Path(entry.path), label, findings, others)
+        elif _ending(entry.name) not in EXTENSIONS:
+            others.append(_ending(entry.name))
+        else:
             reason = None
             try:
                 state = entry.stat()

@@ -15,7 +15,8 @@ from .image import mislabelled
 @dataclass(frozen=True)
 class Inspection:
     """images: files that are read, bad ones among them, in `classes` classes.   bad: files that cannot be used, by path.
-    classes_bad: what makes the folder no data set, a line each.   remarks: what is read all the same but looks wrong."""
+    classes_bad: what makes the folder no data set, a line each.   remarks: what is read all the same but looks wrong.
+    left_out: which files are not read, in a line, if any are."""
 
     root: Path
     images: int
@@ -23,6 +24,7 @@ class Inspection:
     bad: tuple[Bad, ...]
     classes_bad: tuple[str, ...]
     remarks: tuple[Bad, ...]
+    left_out: str | None
 
     @property
     def good(self) -> bool:
@@ -32,7 +34,8 @@ class Inspection:
         """The report for people, without its last line."""
         out = [f"bad   {printable(bad.path)}: {printable(bad.reason)}" for bad in self.bad]
         out += [f"bad   {line}" for line in self.classes_bad]
-        return out + [f"note  {printable(bad.path)}: {printable(bad.reason)}" for bad in self.remarks]
+        out += [f"note  {printable(bad.path)}: {printable(bad.reason)}" for bad in self.remarks]
+        return out + ([f"note  {self.left_out}"] if self.left_out else [])
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -42,6 +45,7 @@ class Inspection:
             "bad": [bad._asdict() for bad in self.bad],
             "bad_classes": list(self.classes_bad),
             "notes": [bad._asdict() for bad in self.remarks],
+            "left_out": self.left_out,
         }
 
 
@@ -61,5 +65,11 @@ def inspect(path: str | Path) -> Inspection:
         if file not in unread and (found := mislabelled(os.path.join(listing.root, file)))
     ]
     return Inspection(
-        listing.root, len(files), len(listing.classes), tuple(bad), tuple(findings.classes), tuple(remarks)
+        listing.root,
+        len(files),
+        len(listing.classes),
+        tuple(bad),
+        tuple(findings.classes),
+        tuple(remarks),
+        listing.left_out(),
     )

@@ -30,6 +30,11 @@ def test_classes_by_name_and_images_at_any_depth(pictures):
         ("dog/a/b/UPPER.PNG", 1),
     ]
     assert listing.train[0].size == (root / "cat" / "000.png").stat().st_size
+    assert listing.left_out().startswith(
+        "3 files are not read (.csv 1, .db 1, .txt 1); read are, in class folders, .jpg"
+    )
+    (root / "cat" / "live.HEIC").write_text("no image we read")
+    assert "4 files are not read" in list_folder(root).left_out() and ".heic 1" in list_folder(root).left_out()
 
 
 def test_train_and_test_parts(pictures):
@@ -37,7 +42,7 @@ def test_train_and_test_parts(pictures):
     listing = list_folder(pictures({"cat": 1, "dog": 1}, under="test"))
     assert listing.classes == ("cat", "dog")
     assert [f.path for f in listing.test] == ["test/cat/000.png", "test/dog/000.png"]
-    assert len(listing.train) == 5
+    assert len(listing.train) == 5 and listing.left_out() is None
 
 
 def test_decoding_is_in_the_listing_s_order(pictures):
@@ -55,7 +60,7 @@ def test_every_bad_image_is_counted_and_the_first_named(pictures):
         (root / name).write_bytes(b"text")
     listing = list_folder(root)
     out = np.zeros((150, 12, 10, 3), np.uint8)
-    with pytest.raises(BadInput, match=r"a/069\.png': not a JPEG.*\(and 2 other bad images\)$"):
+    with pytest.raises(BadInput, match=r"a/069\.png': not a JPEG.*\(and 2 other bad images\); see  sweep check-data /"):
         decode(listing.root, listing.train, (12, 10), "rgb", out)
 
 
