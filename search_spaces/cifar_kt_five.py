@@ -35,7 +35,8 @@ def build(hp):
     model.add(keras.layers.Flatten())
     model.add(keras.layers.Dense(hp.Int("dense_1_units", 32, 128, step=16), activation="relu"))
     model.add(keras.layers.Dense(10, activation="softmax"))
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    rate = keras.optimizers.schedules.ExponentialDecay(1e-3, decay_steps=2000, decay_rate=0.5)
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

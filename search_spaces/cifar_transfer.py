@@ -6,11 +6,12 @@
 
 Without a GPU or a network, smaller and from random weights:
 
-    export IMGCLF_SWEEP_BACKBONES="MobileNetV2 EfficientNetB0" IMGCLF_SWEEP_SIDE=64 IMGCLF_SWEEP_WEIGHTS=none
+    export IMGCLF_SWEEP_BACKBONES="MobileNet EfficientNetB0" IMGCLF_SWEEP_SIDE=64 IMGCLF_SWEEP_WEIGHTS=none
     sweep run search_spaces/cifar_transfer.py --name cifar_transfer_64 --data-dir DIR --limit-images 5000
 
 IMGCLF_SWEEP_BACKBONES: names from keras.applications.  IMGCLF_SWEEP_SIDE: pixels to which images are enlarged.
-IMGCLF_SWEEP_WEIGHTS: imagenet, which Keras downloads; none; or the file of one backbone's weights without its top.
+IMGCLF_SWEEP_WEIGHTS: imagenet, which Keras downloads; none, and then all of it is trained, at a rate of 0.001; or the file of one
+backbone's weights without its top.
 
 Cost: not yet measured.  Expected (the study's validation accuracies, the whole backbone trained): ResNet50 0.924, VGG16 0.552,
 InceptionV3 0.951. Our own: not yet measured.
@@ -27,15 +28,17 @@ from imgclf_sweep import Choice, SearchSpace, Sweep, datasets
 BACKBONES = os.environ.get("IMGCLF_SWEEP_BACKBONES", "ResNet50 VGG16 InceptionV3 MobileNetV2 EfficientNetB0").split()
 SIDE = int(os.environ.get("IMGCLF_SWEEP_SIDE", "256"))
 WEIGHTS = os.environ.get("IMGCLF_SWEEP_WEIGHTS", "imagenet")
+RANDOM = WEIGHTS == "none"
 
 sweep = Sweep(
     dataset=datasets.cifar10(scale=None),  # the model brings pixels into its backbone's own range
     model="transfer",
     space=SearchSpace(
         backbone=Choice(BACKBONES),
-        thaw=Choice(["all", "none", 20]),
+        thaw=Choice(["all"] if RANDOM else ["all", "none", 20]),  # random layers, frozen, pass on next to nothing
         image_size=SIDE,
-        weights=None if WEIGHTS == "none" else WEIGHTS,
+        weights=None if RANDOM else WEIGHTS,
+        learning_rate=1e-3 if RANDOM else 2e-5,  # the study's; from random weights it teaches nothing in 5 epochs
     ),
     loss="binary_crossentropy",  # of one-hot labels, as in the study
     objective="val_accuracy",
