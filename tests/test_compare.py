@@ -6,6 +6,7 @@ import cv2
 import pytest
 
 from imgclf_sweep import compare as comparing
+from imgclf_sweep.cli.show import stacked
 from imgclf_sweep.record.layout import SweepDir
 from imgclf_sweep.record.read import Reader
 
@@ -43,7 +44,8 @@ def test_before_retraining_the_winners_are_compared(done):
     assert little["params"] == best["params"] and little["model"] == "cnn" and little["objective"] == "val_accuracy"
     assert little["score"] is None and little["parameters"] is None and other["sweep"] == "other"
     shown = done("compare")
-    assert "not scored yet:  sweep retrain little" in shown.stdout and "sweep retrain other" in shown.stdout
+    at = f" --root {done.root}"  # what is to be pasted finds the sweep
+    assert f"not scored yet:  sweep retrain little{at}\nnot scored yet:  sweep retrain other{at}" in shown.stdout
     assert "filters=" in shown.stdout and shown.stderr == ""
     assert [row["sweep"] for row in done.json("compare", "other", "little", "other")] == ["other", "little"]
 
@@ -64,10 +66,19 @@ def test_what_was_retrained_is_compared_by_its_manifest(done):
     assert first["validation"] == trials[0]["value"]
     assert (old["parameters"], old["seconds"]) == (None, trials[2]["seconds"])
     shown = done("compare", "little", "other")
-    assert "535,658" in shown.stdout and "1 min 01 s" in shown.stdout and "0.5000 to 0.8750" in shown.stdout
+    assert "535,658" in shown.stdout and "1 min 01 s" in shown.stdout and "0.5000-0.8750" in shown.stdout
     assert "different images" in shown.stderr and "not scored" not in shown.stdout
     best = done.json("best", "little")["number"]
     assert (f"little: trial {best} is the best by now" in shown.stderr) is (best != 0)
+
+
+def test_on_a_terminal_no_number_is_parted_and_the_model_stands_below(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    stacked(["sweep", "params", "model"], [["little", "1,234,567", "cnn " + "filters=64 " * 9], ["b", "-", "cnn"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["sweep   params", "little  1,234,567"] and lines[-2:] == ["b       -", "    cnn"]
+    assert lines[2].startswith("    cnn filters=64 ") and max(map(len, lines)) <= 60
 
 
 def test_values_of_different_metrics_are_remarked(done):

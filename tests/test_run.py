@@ -257,7 +257,8 @@ def test_a_search_with_nothing_left_to_try_says_so(cli, tmp_path):
         "sweep = Sweep(dataset=datasets.digits(), space=SearchSpace(filters=Choice([2, 4])), epochs=1)\n"
     )
     done = cli("run", file, *SYNTHETIC, "--backend", "random", "--trials", 8)
-    assert "2 of 8 trials done" in done.stdout and "the search has nothing left to try" in done.stdout
+    assert "2 of 8 trials done" in done.stdout
+    assert f"the search has nothing left to try; next:  sweep retrain two --root {cli.root}  " in done.stdout
 
 
 def test_a_changed_declaration_is_refused_with_the_difference(cli, digits_file):

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from ..text import printable
-from .options import json_option, root_option
-from .show import chosen, each, name_argument, table
+from .options import json_option, root_option, there
+from .show import chosen, each, name_argument, stacked
 
 
 @click.command(epilog="Example:  sweep compare cifar_gray cifar_batchnorm")
@@ -29,13 +29,15 @@ def compare(names: tuple[str, ...], root: Path, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps([row.to_json() for row in found], indent=1))
     else:
+        objectives = {row.objective for row in found}
+        validation = objectives.pop() if len(objectives) == 1 else ""
         heads = [
             "sweep",
             "trial",
-            "parameters",
-            "training",
-            "validation",
-            "test score",
+            "params",
+            "time",
+            validation or "validation",
+            "test",
             "95% interval",
             "seeds",
             "model",
@@ -46,17 +48,17 @@ def compare(names: tuple[str, ...], root: Path, as_json: bool) -> int:
                 "-" if row.trial is None else row.trial,
                 "-" if row.parameters is None else f"{row.parameters:,}",
                 "-" if row.seconds is None else duration(row.seconds),
-                "-" if row.validation is None else f"{row.objective} {row.validation:.4f}",
+                "-" if row.validation is None else f"{'' if validation else row.objective + ' '}{row.validation:.4f}",
                 "-" if row.score is None else f"{row.score:.4f}",
-                "-" if row.low is None else f"{row.low:.4f} to {row.high:.4f}",
+                "-" if row.low is None else f"{row.low:.4f}-{row.high:.4f}",
                 "-" if row.seeds is None else row.seeds,
                 f"{row.model} {params_text(row.params)}" if row.trial is not None else row.model,
             ]
             for row in found
         ]
-        table(heads, cells)
+        stacked(heads, cells)
         for name in dict.fromkeys(row.sweep for row in found if row.score is None and row.trial is not None):
-            click.echo(f"not scored yet:  sweep retrain {name}")
+            click.echo(f"not scored yet:  sweep retrain {name}{there(root)}")
     for line in remarks(list(readable), found):
         click.echo(line, err=True)
     return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -76,6 +77,11 @@ def root_option(verb: Callable[..., Any]) -> Callable[..., Any]:
         show_default="here",
         help="Where sweeps/, logs/ and cache/ live.",
     )(verb)
+
+
+def there(root: Path) -> str:
+    """What a command that is shown to be pasted needs to find the same sweeps: nothing, or the --root that was given."""
+    return "" if root == Path(".") else f" --root {shlex.quote(str(root))}"
 
 
 def json_option(verb: Callable[..., Any]) -> Callable[..., Any]:

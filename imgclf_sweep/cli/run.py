@@ -13,7 +13,7 @@ from ..errors import Broken, Held, Interrupted, StoreError
 from ..text import printable
 from .end import retrain_best
 from .lanes import lanes
-from .options import COUNT, CountOrAll, Deadline, Duration, data_dir_option, note, prepared_images, root_option
+from .options import COUNT, CountOrAll, Deadline, Duration, data_dir_option, note, prepared_images, root_option, there
 from .workers import environments_for, open_executor
 
 if TYPE_CHECKING:
@@ -273,10 +273,8 @@ def export(directory: SweepDir, record: Record) -> None:
 
 
 def _next_steps(directory: SweepDir, options: dict[str, Any]) -> str:
-    name = directory.name
-    if options["then"]:
-        return f"next:  sweep board {name}   sweep trials {name}"
-    return f"next:  sweep retrain {name}   sweep board {name}   sweep trials {name}"
+    verbs = ("board", "trials") if options["then"] else ("retrain", "board", "trials")
+    return "next:" + "".join(f"  sweep {verb} {directory.name}{there(directory.root)} " for verb in verbs).rstrip()
 
 
 def _close(directory: SweepDir, loop: Loop, ending: Ending, options: dict[str, Any]) -> int:
@@ -299,7 +297,7 @@ def _close(directory: SweepDir, loop: Loop, ending: Ending, options: dict[str, A
     if ending is Ending.TIMEOUT:
         loop.tracker.closed(f"{loop.reason}; {again}; {_next_steps(directory, options)}")
     elif not loop.breaker.succeeded:
-        loop.tracker.closed(f"no trial succeeded; see  sweep trials {directory.name}")
+        loop.tracker.closed(f"no trial succeeded; see  sweep trials {directory.name}{there(directory.root)}")
     else:
         why = "the search has nothing left to try; " if ending is Ending.EXHAUSTED else ""
         loop.tracker.closed(why + _next_steps(directory, options))

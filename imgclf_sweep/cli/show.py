@@ -241,6 +241,24 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     Console(width=None if terminal else 10_000, highlight=False).print(drawn)
 
 
+def stacked(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """`table`, but on a terminal the last and longest cell of a row stands below it."""
+    import shutil
+    import sys
+    import textwrap
+
+    if not sys.stdout.isatty():
+        table(heads, rows)
+        return
+    lines = [[printable(cell) for cell in row] for row in (heads, *rows)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(heads) - 1)]
+    columns = shutil.get_terminal_size().columns
+    for number, (*cells, last) in enumerate(lines):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+        if number:
+            click.echo(textwrap.fill(last, columns, initial_indent="    ", subsequent_indent="      "))
+
+
 def _value(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 

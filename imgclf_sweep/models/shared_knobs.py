@@ -105,7 +105,7 @@ def momentum_rule(default: str) -> Rule:
             return None
         return (
             f"knob 'momentum': the optimizer {optimizer} has none, only {' and '.join(WITH_MOMENTUM)} do; "
-            f"write when={{'optimizer': {list(WITH_MOMENTUM)}}}"
+            "declare optimizer before it, and those of them that it may be, as in when={'optimizer': 'sgd'}"
         )
 
     return Rule(["momentum", "optimizer"], problem, lambda name, v: name == "optimizer" and v in WITH_MOMENTUM)

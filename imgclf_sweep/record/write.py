@@ -120,13 +120,13 @@ class Record(View):
 
     def _note_changes(self, sweep: Sweep, changed: list[str]) -> None:
         if changed:
-            outside = sum(not sweep.space.contains(trial.params) for trial in self.trials())
+            old = self.sweep.space  # known configurations outside it were never learned of
+            outside = sum(old.contains(t.params) and not sweep.space.contains(t.params) for t in self.trials())
             self.event("changed", differences=changed, trials_outside=outside)
             self.notes.append(f"going on with another declaration, as allowed: {'; '.join(changed)}")
             if outside:
-                self.notes.append(
-                    f"{outside} trials lie outside the new space: they stay, but the search does not learn of them"
-                )
+                lie, them = ("1 trial lies", "it") if outside == 1 else (f"{outside} trials lie", "them")
+                self.notes.append(f"{lie} outside the new space: kept, but the search does not learn of {them}")
 
     def _take_over(self, sweep: Sweep, trials: int, data: Images | None) -> None:
         """Commit what may change on continuing, and requeue what a dead owner had running: we hold the lock, so it is dead."""
