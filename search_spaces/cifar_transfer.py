@@ -10,16 +10,17 @@ Without a GPU or a network, smaller and from random weights:
     sweep run search_spaces/cifar_transfer.py --name cifar_transfer_64 --data-dir DIR --limit-images 5000
 
 IMGCLF_SWEEP_BACKBONES: names from keras.applications.  IMGCLF_SWEEP_SIDE: pixels to which images are enlarged.
-IMGCLF_SWEEP_WEIGHTS: imagenet, which Keras downloads; none, and then all of it is trained, at a rate of 0.001; or the file of one
-backbone's weights without its top.
+IMGCLF_SWEEP_WEIGHTS: imagenet, which Keras downloads; none, and then the learning rate is 0.001 (but random layers, frozen, pass
+on next to nothing); or the file of one backbone's weights without its top.
 
 Cost: the second command 4 to 7 minutes for 5 epochs of a trial on one busy core; the first is for a GPU.  Expected (the study's
 validation accuracies, the whole backbone trained): ResNet50 0.924, VGG16 0.552, InceptionV3 0.951. Our own: not measured there;
 by the second command, MobileNet, on the test images 0.2777 (0.2655 to 0.2910 over 3 seeds). See docs/reproduction.md.
 
 Parameters at 256x256: ResNet50 40,899,018 (23,587,712 without the head), VGG16 19,049,866 (14,714,688), InceptionV3 31,544,682
-(21,802,784). `thaw` trains all of the backbone, as the study did, its last 20 layers, or nothing: then its features are computed
-once and kept, and a trial takes a minute. The name of a layer may stand there too, where there is one backbone.
+(21,802,784). `thaw` trains all of the backbone, as the study did and the known configurations do, its last 20 layers, or nothing:
+then its features are computed once and kept, and a trial takes a minute. The name of a layer may stand there too, where there is
+one backbone.
 """
 
 import os
@@ -36,11 +37,12 @@ sweep = Sweep(
     model="transfer",
     space=SearchSpace(
         backbone=Choice(BACKBONES),
-        thaw=Choice(["all"] if RANDOM else ["all", "none", 20]),  # random layers, frozen, pass on next to nothing
+        thaw=Choice(["all", "none", 20]),
         image_size=SIDE,
         weights=None if RANDOM else WEIGHTS,
         learning_rate=1e-3 if RANDOM else 2e-5,  # the study's; from random weights it teaches nothing in 5 epochs
     ),
+    known=[{"backbone": name, "thaw": "all"} for name in BACKBONES],  # the study's, and the others in the same way
     loss="binary_crossentropy",  # of one-hot labels, as in the study
     objective="val_accuracy",
     epochs=5,

@@ -175,6 +175,7 @@ KNOWN = {
     "cifar_gray": 2,
     "cifar_kt_five": 1,
     "cifar_kt_six": 1,
+    "cifar_transfer": 1,
     "image_folder": 1,
     "mnist": 1,
 }
