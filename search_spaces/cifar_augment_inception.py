@@ -34,7 +34,7 @@ sweep = Sweep(
         backbone=os.environ.get("IMGCLF_SWEEP_BACKBONES", "InceptionV3"),
         image_size=SIDE,
         weights=None if RANDOM else WEIGHTS,
-        learning_rate=1e-3 if RANDOM else 2e-5,  # the study's; from random weights it teaches nothing in 5 epochs
+        learning_rate=1e-3 if RANDOM else 2e-5,  # the study's, for weights that know images already
         preprocessing=False,
     ),
     known=[

@@ -40,7 +40,7 @@ sweep = Sweep(
         thaw=Choice(["all", "none", 20]),
         image_size=SIDE,
         weights=None if RANDOM else WEIGHTS,
-        learning_rate=1e-3 if RANDOM else 2e-5,  # the study's; from random weights it teaches nothing in 5 epochs
+        learning_rate=1e-3 if RANDOM else 2e-5,  # the study's, for weights that know images already
     ),
     known=[{"backbone": name, "thaw": "all"} for name in BACKBONES],  # the study's, and the others in the same way
     loss="binary_crossentropy",  # of one-hot labels, as in the study
