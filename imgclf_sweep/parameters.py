@@ -49,9 +49,7 @@ def frozen(value: Value) -> Value:
 
 def same(a: Value, b: Value) -> bool:
     """Equality that keeps True apart from 1, but lets 1 equal 1.0."""
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b and isinstance(a, bool) == isinstance(b, bool)
+    return _key(a) == _key(b)
 
 
 def unique(values: Iterable[Value]) -> list[Value]:
@@ -290,6 +288,8 @@ def _range(p: Any, kind: type) -> None:
     object.__setattr__(p, "low", low)
     object.__setattr__(p, "high", high)
     p._check_default()
+    if p.default is not None:
+        object.__setattr__(p, "default", kind(p.default))
 
 
 KINDS: dict[str, type[Parameter]] = {"fixed": Fixed, "choice": Choice, "int": Int, "float": Float}

@@ -124,3 +124,4 @@ def test_a_default_is_what_a_configuration_starts_from():
     for kind, arguments in ((Choice, [[1, 2]]), (Int, [1, 2]), (Float, [1, 2])):
         with pytest.raises(BadInput, match="has default 3, which is none of its values"):
             kind(*arguments, default=3)
+    assert repr(Int(2, 9, default=3.0).start()) == "3" and repr(Float(0, 1, default=1).start()) == "1.0"
