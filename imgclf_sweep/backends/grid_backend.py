@@ -6,15 +6,15 @@ Keras Tuner's own grid cannot be resumed (keras-team/keras-tuner#1055); this one
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ..space import Params, SearchSpace
 from ..sweep import Sweep
-from ..trial import Outcome, Suggestion
-from .protocol import Exhausted
+from ..trial import Suggestion
+from .protocol import Exhausted, Unlearned
 
 
-class GridBackend:
+class GridBackend(Unlearned):
     """Trial n tries the n-th configuration of `space.grid()`, counted after the known ones; after the last, Exhausted.
 
     Needs no history and no state.
@@ -43,19 +43,4 @@ class GridBackend:
         return params
 
     def adopt(self, suggestion: Suggestion) -> None:
-        pass
-
-    def report(self, number: int, epoch: int, value: float) -> bool:
-        return False
-
-    def tell(self, number: int, outcome: Outcome) -> None:
-        pass
-
-    def needed(self) -> set[int]:
-        return set()
-
-    def state(self) -> Mapping[str, str]:
-        return {}
-
-    def close(self) -> None:
         pass

@@ -62,3 +62,22 @@ class Backend(Protocol):
     def close(self) -> None:
         """Release everything. Calling it twice is allowed; anything else after it is an error."""
         ...
+
+
+class Unlearned:
+    """The part of a `Backend` that learns nothing from how trials go, prunes none and is rebuilt from the trials alone."""
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        return False
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        pass
+
+    def needed(self) -> set[int]:
+        return set()
+
+    def state(self) -> Mapping[str, str]:
+        return {}
+
+    def close(self) -> None:
+        pass

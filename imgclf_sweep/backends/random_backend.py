@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 
 from ..space import Params, SearchSpace
 from ..sweep import Sweep
-from ..trial import Outcome, Suggestion, Trial
-from .protocol import Exhausted
+from ..trial import Suggestion, Trial
+from .protocol import Exhausted, Unlearned
 from .seeding import proposal_seeds
 
 REDRAWS = 20
@@ -21,7 +21,7 @@ ENUMERABLE = 10_000
 """Up to this many configurations a space is small enough to list the untried ones when drawing hits none."""
 
 
-class RandomBackend:
+class RandomBackend(Unlearned):
     """Independent draws from the space, every parameter by its own distribution; trial n draws from `proposal_seeds(seed, n)`.
 
     A configuration is not proposed twice while an untried one is at hand: a draw that repeats one is drawn again, a bounded
@@ -69,21 +69,6 @@ class RandomBackend:
     def adopt(self, suggestion: Suggestion) -> None:
         self._forget(suggestion.number)
         self._note(suggestion.number, suggestion.params)
-
-    def report(self, number: int, epoch: int, value: float) -> bool:
-        return False
-
-    def tell(self, number: int, outcome: Outcome) -> None:
-        pass
-
-    def needed(self) -> set[int]:
-        return set()
-
-    def state(self) -> Mapping[str, str]:
-        return {}
-
-    def close(self) -> None:
-        pass
 
 
 def _is_small(space: SearchSpace) -> bool:
