@@ -56,7 +56,8 @@ def choose(labels: np.ndarray, predicted: np.ndarray, sure: np.ndarray, seed: in
 class Story:
     """All that the pictures of one retrained model tell.
 
-    trainings: the epochs of each seed's.   search: the trial's own, `best` its best epoch by `objective`.
+    trainings: the epochs of each seed's.   search: the trial's own.   best: the best epoch by `objective`, of the exported
+    model where a validation part was held out from it, else of the trial.
     names: of the outputs, the data set's `classes` first.   labels, predicted: class numbers (N,) of the test part, true and by
     the exported model; `sure` (N,): the probabilities of the latter.   images: those of `shown`, uint8 (M, H, W, C).
     summary, report: lines.

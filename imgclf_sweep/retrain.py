@@ -89,9 +89,11 @@ def retrain(
 
 @dataclass
 class Training:
-    """How one seed was trained: its metrics by epoch as `figures.Epochs`, and the seconds it took."""
+    """How one seed was trained: its metrics by epoch as `figures.Epochs`, the epoch whose weights were kept, and the seconds
+    it took."""
 
     epochs: list[dict[str, float]] = field(default_factory=list)
+    kept: int | None = None
     seconds: float = 0.0
 
 
@@ -175,7 +177,10 @@ def _train(executor: Executor, jobs: Sequence[Job], note: Callable[[str], None])
                 again = Job(**{**job.__dict__, "token": f"retrain-{s}-{attempt + 1}"})
                 waiting.append((s, again, attempt + 1))
                 continue
-            trainings[s].seconds = _require_complete(event, s).seconds
+            outcome = _require_complete(event, s)
+            trainings[s].kept, trainings[s].seconds = outcome.epoch, outcome.seconds
+            if job.part == "train":
+                note(f"seed {s}: epoch {outcome.epoch} of {job.suggestion.epochs} was the best; its weights are kept")
             discard(Path(job.directory))
     return trainings
 
@@ -197,7 +202,7 @@ def _story(record: Record, prepared: Prepared, plan: Plan, trainings: Sequence[T
         title=f"{record.info.name}, trial {plan.trial.number}, retrained on {where}",
         trainings=[t.epochs for t in trainings],
         search=record.metrics(plan.trial.number),
-        best=plan.trial.epoch,
+        best=plan.trial.epoch if plan.on == "all" else trainings[0].kept,
         objective=record.sweep.objective.metric,
         names=names,
         classes=len(prepared.classes),
@@ -255,6 +260,7 @@ def _write(
         "loss": sweep.loss,
         "batch_size": sweep.batch_size,
         "epochs": plan.epochs,
+        "epochs_kept": [t.kept for t in trainings],
         "trained_on": "train+validation" if plan.on == "all" else "train",
         "versions": export.versions(),
         "data": dataset | {"fingerprint": prepared.fingerprint, "limit_images": record.info.limit_images},

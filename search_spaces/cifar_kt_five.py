@@ -15,6 +15,9 @@ import keras
 
 from imgclf_sweep import Sweep, datasets
 
+EPOCHS, BATCH = 20, 64
+STEPS = EPOCHS * -(-50_000 // BATCH)  # of a training on all the images
+
 
 def build(hp):
     """A convolution; three times a convolution, dropout and batch normalisation, which share their knobs; a dense layer."""
@@ -35,8 +38,9 @@ def build(hp):
     model.add(keras.layers.Flatten())
     model.add(keras.layers.Dense(hp.Int("dense_1_units", 32, 128, step=16), activation="relu"))
     model.add(keras.layers.Dense(10, activation="softmax"))
-    rate = keras.optimizers.schedules.ExponentialDecay(1e-3, decay_steps=2000, decay_rate=0.5)
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, decay_steps=STEPS, alpha=0.01)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.1)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -47,7 +51,7 @@ sweep = Sweep(
     backend="keras-tuner",
     sampler="random",
     objective="val_accuracy",
-    epochs=20,
-    batch_size=128,
+    epochs=EPOCHS,
+    batch_size=BATCH,
     trials=10,
 )

@@ -10,7 +10,7 @@ import urllib.request
 import numpy as np
 import pytest
 
-from imgclf_sweep import Fixed, SearchSpace, Sweep, datasets
+from imgclf_sweep import Fixed, SearchSpace, Sweep, datasets, figures
 from imgclf_sweep.board import serve
 from imgclf_sweep.child import environment
 from imgclf_sweep.compare import remarks, rows
@@ -139,7 +139,8 @@ def test_the_shown_images_are_those_of_the_test_part_in_its_one_opening(tmp_path
     assert (np.diff(story.sure[story.shown.mistakes]) <= 0).all() and story.sure.min() >= 0.1
     (training,) = story.trainings
     assert [e["epoch"] for e in training] == [1, 2] and {"loss", "val_loss", "val_accuracy"} <= set(training[0])
-    assert story.search == [{"epoch": 1, "val_accuracy": 0.5}] and story.best == 1
+    assert story.search == [{"epoch": 1, "val_accuracy": 0.5}]
+    assert story.best == max(training, key=lambda e: e["val_accuracy"])["epoch"]
 
 
 def test_tensorboard_shows_the_pictures_and_no_trial_more(ended):
@@ -194,12 +195,21 @@ def test_a_stranger_s_plain_keras_gets_the_same_score_from_raw_images(ended, pre
     assert float(done.stdout.split()[-1]) == pytest.approx(result.accuracies[0])
 
 
-def test_another_trial_goes_beside_the_winner_and_counts_again(ended, prepared):
+def test_another_trial_goes_beside_the_winner_and_counts_again(ended, prepared, monkeypatch):
     directory, record, _, _ = ended
     before = (directory.best / "manifest.json").read_bytes()
-    result = retrain(directory, record, InProcessExecutor, prepared=prepared, number=2, on="train", epochs=2)
+    marks, notes = [], []
+    draw = figures.curves
+    monkeypatch.setattr(figures, "curves", lambda groups, title, mark: marks.append(mark) or draw(groups, title, mark))
+    options = {"number": 2, "on": "train", "epochs": 3, "note": notes.append}
+    result = retrain(directory, record, InProcessExecutor, prepared=prepared, **options)
     manifest = json.loads((directory.retrained(2) / "manifest.json").read_text())
-    assert manifest["trial"] == 2 and manifest["trained_on"] == "train" and manifest["epochs"] == 2
+    assert manifest["trial"] == 2 and manifest["trained_on"] == "train" and manifest["epochs"] == 3
+    told = {int(n.split()[3]): float(n.split("val_accuracy ")[1].split(",")[0]) for n in notes if "val_accuracy" in n}
+    best = max(told, key=told.get)
+    assert len(told) == 3 and best > 1  # the trial's own best epoch was the first
+    assert manifest["epochs_kept"] == [best] and marks == [(best, f"best epoch by val_accuracy ({best})")]
+    assert f"seed 0: epoch {best} of 3 was the best; its weights are kept" in notes
     assert manifest["test_opened"] == 2 and len(record.events("test_opened")) == 2
     assert result.over == "test images alone" and result.low < result.accuracy < result.high
     assert (directory.best / "manifest.json").read_bytes() == before
