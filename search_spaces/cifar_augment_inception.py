@@ -6,7 +6,7 @@
 Without a GPU or a network: IMGCLF_SWEEP_SIDE=75 (the least that InceptionV3 takes), IMGCLF_SWEEP_WEIGHTS=none and
 --limit-images; IMGCLF_SWEEP_BACKBONES names another backbone. See cifar_transfer.py.
 
-Cost: without a GPU, at 75x75, four and a half minutes for an epoch of 10,000 images on one core of two busy ones (AMD EPYC,
+Cost: without a GPU, at 75x75, 4 to 4.5 minutes for an epoch of 10,000 images on one core of two busy ones (AMD EPYC,
 TF_SET_ONEDNN_FPMATH_MODE=BF16).  Expected: the study gives no number. Our own: 0.2056 (0.1915 to 0.2183 over 3 seeds) after 4
 such epochs from random weights; not measured in full. See docs/reproduction.md.
 

@@ -114,6 +114,7 @@ def test_the_manifest_counts_parameters_and_seconds_and_lists_the_pictures(ended
     total = manifest["parameters"]["total"]
     assert total in counts and manifest["parameters"]["trainable"] == total
     assert len(manifest["seconds"]) == 2 and min(manifest["seconds"]) > 0
+    assert manifest["epochs_kept"] == [manifest["epochs"]] * 2  # nothing was held out to choose another by
     assert manifest["pictures"] == [f"{name}.png" for name in PICTURES]
     assert not [line for line in notes if ".png" in line or "TensorBoard" in line]
     summary = (directory.best / "summary.txt").read_text()
