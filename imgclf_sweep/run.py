@@ -86,6 +86,8 @@ class Loop:
                     self.ending = Ending.TIMEOUT
                 if self.ending is Ending.TIMEOUT:
                     self.reason = self.pace.closing(self.queue)
+                if self.ending is Ending.STOPPED and not self.queue and self.next_number >= self.trials:
+                    self.ending = Ending.DONE  # the last trial ended all the same
                 return self.ending or Ending.DONE
             for event in self.executor.wait(POLL_SECONDS):
                 self._take(event)
