@@ -101,13 +101,8 @@ def done(value):
 
 
 def test_the_next_trial_is_asked_for_as_soon_as_the_last_slot_is_busy(tmp_path):
-    with swept(tmp_path, [Measured("w0", "", epoch(1)), done(0.1), done(0.2), done(0.3)], trials=3) as (
-        record,
-        _,
-        _,
-        log,
-        ending,
-    ):
+    events = [Measured("w0", "", epoch(1)), done(0.1), done(0.2), done(0.3)]
+    with swept(tmp_path, events, trials=3) as (record, *_, log, ending):
         assert log == ["ask 0", "start 0", "ask 1", "tell 0", "start 1", "ask 2", "tell 1", "start 2", "tell 2"]
         assert [t.state for t in record.trials()] == [State.COMPLETE] * 3 and ending is Ending.DONE
 
